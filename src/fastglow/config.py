@@ -105,20 +105,21 @@ class WaveGlowConfig:
             f"coupling={self.coupling!r}",
             "'fixed' or 'alternating'",
         )
-        last = self.channels(0)[-1]
+        last = self.flow_channels[-1]
         _require(last >= 2, f"{last} channels left after the early outputs", "at least 2")
 
     def is_early(self, flow: int) -> bool:
         """Whether ``n_early_size`` channels leave the flow just before ``flow``."""
         return flow > 0 and self.n_early_size > 0 and flow % self.n_early_every == 0
 
-    def channels(self, flow: int = 0) -> tuple[int, ...]:
-        """Channels that each flow from ``flow`` on works on, first to last."""
+    @property
+    def flow_channels(self) -> tuple[int, ...]:
+        """Channels of the audio that each flow works on, flow 0 first."""
         out, remaining = [], self.n_group
         for k in range(self.n_flows):
             remaining -= self.n_early_size if self.is_early(k) else 0
             out.append(remaining)
-        return tuple(out[flow:])
+        return tuple(out)
 
     @property
     def has_phases(self) -> bool:

@@ -1,0 +1,1 @@
+"""Checkpoints: read without executing anything, named by dialect, written as safetensors."""
