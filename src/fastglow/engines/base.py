@@ -1,0 +1,43 @@
+"""What every engine offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs one plan on one device.
+
+    Attributes:
+        device: For example "cpu".
+        precision: For example "fp32".
+        conditioning: The plan's form, which rounding depends on.
+        description: One line for ``info``.
+    """
+
+    device: str
+    precision: str
+    conditioning: str
+    description: str
+
+    def infer(self, mel: Float32, noise: Float32, lengths: Sequence[int]) -> Float32:
+        """Audio of a padded batch.
+
+        Args:
+            mel: [B, n_mel, frames] float32, natural log.
+            noise: [B, samples] float32, already scaled by sigma.
+            lengths: Frames of each row that count.
+
+        Returns:
+            [B, samples] float32; a row is zero past its length.
+
+        Raises:
+            EngineError: The result is not finite, or memory ran out.
+        """
+        ...

@@ -1,0 +1,176 @@
+"""A thin layer over llvmlite's IR builder: loops, vectors of float32 and plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.ir as ir
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32 = ir.FloatType()
+PTR = ir.PointerType()
+Value = Any  # llvmlite is untyped
+
+
+class Emitter:
+    """Builds one function; integers given as Python ints become i64 constants.
+
+    Attributes:
+        b: The llvmlite builder.
+        lanes: float32 numbers in one vector register.
+        args: The function's arguments.
+    """
+
+    def __init__(
+        self,
+        module: ir.Module,
+        name: str,
+        arguments: Sequence[Value],
+        lanes: int,
+        *,
+        exported: bool = False,
+    ) -> None:
+        """Start a function that returns nothing; ``exported`` makes it callable from Python."""
+        kind = ir.FunctionType(ir.VoidType(), list(arguments))
+        self.function = ir.Function(module, kind, name)
+        if not exported:
+            self.function.linkage = "internal"
+            self.function.attributes.add("noinline")  # one copy each: the code stays small
+        self.module, self.lanes = module, lanes
+        self.vector = ir.VectorType(F32, lanes)
+        self.ints = ir.VectorType(I32, lanes)
+        self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.args = self.function.args
+
+    def end(self) -> Value:
+        """Return from the function and hand it over for calls."""
+        self.b.ret_void()
+        return self.function
+
+    # integers
+
+    def int(self, value: Value) -> Value:
+        """An i64 value."""
+        return I64(value) if isinstance(value, int) else value
+
+    def add(self, *terms: Value) -> Value:
+        """The sum of i64 values."""
+        total = self.int(terms[0])
+        for term in terms[1:]:
+            total = self.b.add(total, self.int(term))
+        return total
+
+    def mul(self, *factors: Value) -> Value:
+        """The product of i64 values."""
+        product = self.int(factors[0])
+        for factor in factors[1:]:
+            product = self.b.mul(product, self.int(factor))
+        return product
+
+    def div(self, a: Value, b: Value) -> Value:
+        """The quotient of non-negative i64 values, rounded down."""
+        return self.b.udiv(self.int(a), self.int(b))
+
+    def less(self, a: Value, b: Value) -> Value:
+        """a < b, signed."""
+        return self.b.icmp_signed("<", self.int(a), self.int(b))
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller i64."""
+        return self.b.select(self.less(a, b), self.int(a), self.int(b))
+
+    # memory
+
+    def at(self, pointer: Value, floats: Value) -> Value:
+        """The address ``floats`` float32 numbers past ``pointer``."""
+        return self.b.gep(pointer, [self.int(floats)], source_etype=F32)
+
+    def field(self, context: Value, index: Value) -> Value:
+        """Entry ``index`` of a table of i64."""
+        place = self.b.gep(context, [self.int(index)], source_etype=I64)
+        return self.b.load(place, typ=I64, align=8)
+
+    def pointer(self, context: Value, index: Value) -> Value:
+        """Entry ``index`` of a table of addresses."""
+        return self.b.inttoptr(self.field(context, index), PTR)
+
+    def load(self, pointer: Value, floats: Value = 0) -> Value:
+        """A vector from any float32 address."""
+        return self.b.load(self.at(pointer, floats), typ=self.vector, align=4)
+
+    def store(self, value: Value, pointer: Value, floats: Value = 0) -> None:
+        """A vector to any float32 address."""
+        self.b.store(value, self.at(pointer, floats), align=4)
+
+    # vectors
+
+    def constant(self, value: float) -> Value:
+        """A vector of one float32 number."""
+        return ir.Constant(self.vector, [value] * self.lanes)
+
+    def int_constant(self, value: int) -> Value:
+        """A vector of one 32-bit integer."""
+        return ir.Constant(self.ints, [value] * self.lanes)
+
+    def broadcast(self, pointer: Value, floats: Value = 0) -> Value:
+        """One float32 of memory in every lane."""
+        scalar = self.b.load(self.at(pointer, floats), typ=F32, align=4)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.b.insert_element(undefined, scalar, I32(0))
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.b.shuffle_vector(first, undefined, zeros)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c with one rounding."""
+        name = f"llvm.fma.v{self.lanes}f32"
+        function = self.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(self.vector, [self.vector] * 3)
+            function = ir.Function(self.module, kind, name)
+        return self.b.call(function, [a, b, c])
+
+    def keep(self, mask: Value, value: Value) -> Value:
+        """``value`` where the float32 mask is not zero, 0 elsewhere (NaN does not leak)."""
+        inside = self.b.fcmp_ordered("!=", mask, self.constant(0.0))
+        return self.b.select(inside, value, self.constant(0.0))
+
+    # control
+
+    @contextmanager
+    def unless(self, condition: Value) -> Any:
+        """Run the body where ``condition`` is false."""
+        with self.b.if_then(self.b.not_(condition)):
+            yield
+
+    def loop(
+        self,
+        first: Value,
+        last: Value,
+        body: Callable[..., Sequence[Value] | None],
+        carry: Sequence[Value] = (),
+    ) -> list[Value]:
+        """for i in range(first, last): carry = body(i, *carry); may run no time at all."""
+        before = self.b.block
+        head, inside, after = (self.b.append_basic_block(n) for n in ("head", "body", "after"))
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        index = self.b.phi(I64)
+        index.add_incoming(self.int(first), before)
+        state = []
+        for value in carry:
+            phi = self.b.phi(value.type)
+            phi.add_incoming(value, before)
+            state.append(phi)
+        self.b.cbranch(self.less(index, last), inside, after)
+        self.b.position_at_end(inside)
+        results = body(index, *state) or ()
+        following = self.add(index, 1)
+        end = self.b.block
+        index.add_incoming(following, end)
+        for phi, value in zip(state, results, strict=True):
+            phi.add_incoming(value, end)
+        self.b.branch(head)
+        self.b.position_at_end(after)
+        return state

@@ -1,0 +1,138 @@
+"""LLVM: what the processor offers, compilation, and a cache of compiled code on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+from fastglow import __version__
+from fastglow.engines.cpu.driver import build_module
+from fastglow.engines.cpu.products import Shape
+from fastglow.errors import EngineError
+
+Flow = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The processor as LLVM sees it.
+
+    Attributes:
+        name: For example "znver4".
+        features: LLVM's feature string.
+        shape: The register tile that suits it.
+    """
+
+    name: str
+    features: str
+    shape: Shape
+
+
+@functools.cache
+def host() -> Host:
+    """This machine; FASTGLOW_CPU=avx2 or baseline holds it to older instructions."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    found = dict(llvm.get_host_cpu_features())
+    name = llvm.get_host_cpu_name()
+    limit = os.environ.get("FASTGLOW_CPU", "native")
+    if limit not in ("native", "avx2", "baseline"):
+        raise EngineError(f"FASTGLOW_CPU={limit}: expected native, avx2 or baseline")
+    if limit != "native":
+        name = "x86-64-v3" if limit == "avx2" else ""
+        found = {} if limit == "baseline" else {"avx2": True, "fma": True, "avx512f": False}
+    features = ",".join(f"{'+' if on else '-'}{key}" for key, on in sorted(found.items()))
+    if found.get("avx512f"):
+        return Host(name, features, Shape(lanes=16, rows=8))
+    if found.get("avx2") and found.get("fma"):
+        return Host(name, features, Shape(lanes=8, rows=4))  # 16 registers
+    if found.get("neon"):
+        return Host(name, features, Shape(lanes=4, rows=8))
+    return Host(name, features, Shape(lanes=4, rows=4))
+
+
+class _DiskCache:
+    """Keeps compiled objects in the user's cache folder, each behind its own checksum."""
+
+    def __init__(self, key: str) -> None:
+        root = os.environ.get("FASTGLOW_CACHE") or os.environ.get("XDG_CACHE_HOME")
+        folder = Path(root) if root else Path.home() / ".cache"
+        self.path = folder / "fastglow" / f"cpu-{key}.o"
+
+    def load(self) -> bytes | None:
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return None
+        digest, code = data[:32], data[32:]
+        return code if hashlib.sha256(code).digest() == digest else None
+
+    def save(self, code: bytes) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
+                file.write(hashlib.sha256(code).digest() + code)
+            os.replace(file.name, self.path)
+        except OSError:
+            pass  # a cache that cannot be written costs compiling again, nothing else
+
+
+@functools.cache
+def compile_flow(kernel: int) -> Flow:
+    """The machine code of one flow for WN kernels of this size: flow(job, scratch).
+
+    Raises:
+        EngineError: LLVM cannot make code for this processor.
+    """
+    machine = host()
+    text = str(build_module(machine.shape, kernel))
+    version = ".".join(map(str, llvm.llvm_version_info))
+    parts = (__version__, version, machine.name, machine.features, text)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    try:
+        target = llvm.Target.from_default_triple().create_target_machine(
+            cpu=machine.name, features=machine.features, opt=3
+        )
+        engine = _engine(text, target, _DiskCache(key))
+    except RuntimeError as error:
+        raise EngineError(f"LLVM cannot compile for this processor: {error}") from error
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+    function = kind(engine.get_function_address("flow"))
+    function._engine = engine  # type: ignore[attr-defined]  # the code lives as long as it
+    return function
+
+
+def _engine(text: str, target: llvm.TargetMachine, cache: _DiskCache) -> llvm.ExecutionEngine:
+    code = cache.load()
+    if code is None:
+        module = llvm.parse_assembly(text)
+        module.verify()
+        builder = llvm.create_pass_builder(
+            target, llvm.create_pipeline_tuning_options(speed_level=3)
+        )
+        builder.getModulePassManager().run(module, builder)
+        code = target.emit_object(module)
+        cache.save(code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine
+
+
+@functools.cache
+def yield_address() -> int:
+    """The address of the system's function that lets another thread run."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
