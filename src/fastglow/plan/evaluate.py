@@ -36,7 +36,7 @@ def _conditioning_input(plan: Plan, mel: Float64) -> Float64:
 def _condition(matrix: Float64, inputs: Float64) -> Float64:
     """[2C, steps] from one layer's matrix, in either form."""
     if matrix.ndim == 2:
-        return matrix @ inputs
+        return np.asarray(matrix @ inputs)
     by_phase = np.einsum("opk,kf->ofp", matrix, inputs, optimize=True)
     return by_phase.reshape(matrix.shape[0], -1)
 

@@ -102,7 +102,7 @@ class Plan:
     def halo(self) -> int:
         """Steps on each side of a step that one flow reads."""
         wn = self.config.wn
-        return (wn.kernel_size // 2) * (2**wn.n_layers - 1)
+        return (wn.kernel_size // 2) * ((1 << wn.n_layers) - 1)
 
     @property
     def upsampling(self) -> Float64:
@@ -134,5 +134,5 @@ class Plan:
             residual_bias=residual_bias,
             output=output,
             output_bias=output_bias,
-            inverse=np.linalg.inv(w[f"convinv.{k}.conv.weight"][:, :, 0]),
+            inverse=np.asarray(np.linalg.inv(w[f"convinv.{k}.conv.weight"][:, :, 0]), np.float64),
         )

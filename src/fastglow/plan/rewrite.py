@@ -51,9 +51,7 @@ def conditioning(weights: Weights, flow: int, phases: Float64 | None) -> Float64
     return composed.reshape(wn.n_layers, 2 * wn.n_channels, *phases.shape[1:])
 
 
-def gates(
-    weights: Weights, flow: int, start: Float64, start_bias: Float64
-) -> tuple[Float64, ...]:
+def gates(weights: Weights, flow: int, start: Float64, start_bias: Float64) -> tuple[Float64, ...]:
     """Dilated kernels [2C, kernel, inputs]; layer 0 composed with ``start``.
 
     The bias of ``start`` becomes the weight of a channel of ones, because the zero padding of

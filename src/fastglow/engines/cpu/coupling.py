@@ -17,7 +17,13 @@ def emit_coupling(module: ir.Module, shape: Shape) -> ir.Function:
     """
     e = Emitter(module, "coupling", [PTR, PTR, I64, I64, I64], shape.lanes)
     job, scratch, phase, begin, end = e.args
-    number, address = (lambda f: e.field(job, f)), (lambda f: e.pointer(job, f))
+
+    def number(field: Job) -> Value:
+        return e.field(job, field)
+
+    def address(field: Job) -> Value:
+        return e.pointer(job, field)
+
     rows, half, pitch = (
         number(Job.AUDIO_ROWS),
         number(Job.GIVEN_ROWS),

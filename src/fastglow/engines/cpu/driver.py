@@ -8,6 +8,7 @@ the sound depend on who did what.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import llvmlite.ir as ir
 
@@ -58,15 +59,16 @@ def _emit_flow(
             with e.b.if_then(match):
                 e.b.call(function, [job, row, scratch, index, phase, first, last])
 
+    def couple(phase: Value, first: Value, last: Value) -> None:
+        e.b.call(coupling, [job, scratch, phase, first, last])
+
     def stage(index: Value) -> None:
+        core = e.field(job, Job.CORE_FIRST), e.field(job, Job.CORE_LAST)
         with e.b.if_else(e.less(index, count)) as (is_layer, is_coupling):
             with is_layer:
-                _run_tasks(e, job, index, lambda p, a, b: layer(index, p, a, b), I64(0), frames)
+                _run_tasks(e, job, index, partial(layer, index), I64(0), frames)
             with is_coupling:
-                core = (e.field(job, Job.CORE_FIRST), e.field(job, Job.CORE_LAST))
-                _run_tasks(
-                    e, job, index, lambda p, a, b: e.b.call(coupling, [job, scratch, p, a, b]), *core
-                )
+                _run_tasks(e, job, index, couple, *core)
 
     e.loop(0, e.add(count, 1), stage)
     e.end()

@@ -122,7 +122,7 @@ class CpuEngine:
         zeros = aligned((shape.block,))
         stages = config.wn.n_layers + 1
         counters = np.zeros((config.n_flows * len(cuts), stages, 16), dtype=np.int64)
-        jobs = []
+        jobs: list[Int64] = []
         for flow in reversed(self._flows):
             for tile in cuts:
                 job = self._job(flow, axis, tile, pitch)

@@ -14,10 +14,9 @@ DEGREE = 7  # Taylor on |r| <= ln(2)/2: 5e-9 relative, a tenth of float32's roun
 
 
 def exp(e: Emitter, x: Value) -> Value:
-    """e**x; x is held within [-87, 88], where float32 neither overflows nor denormalises."""
+    """e**x, infinite above 88; below -87 it stays at e**-87, short of denormal numbers."""
     b = e.b
     held = b.select(b.fcmp_ordered("<", x, e.constant(-87.0)), e.constant(-87.0), x)
-    held = b.select(b.fcmp_ordered(">", held, e.constant(88.0)), e.constant(88.0), held)
     shifted = e.fma(held, e.constant(LOG2_E), e.constant(ROUND))
     n = b.fsub(shifted, e.constant(ROUND))
     r = e.fma(n, e.constant(-LN2_HIGH), held)
@@ -27,6 +26,7 @@ def exp(e: Emitter, x: Value) -> Value:
         p = e.fma(p, r, e.constant(1.0 / math.factorial(k)))
     exponent = b.shl(b.bitcast(shifted, e.ints), e.int_constant(23))
     scaled = b.bitcast(b.add(b.bitcast(p, e.ints), exponent), e.vector)
+    scaled = b.select(b.fcmp_ordered(">", x, e.constant(88.0)), e.constant(math.inf), scaled)
     return b.select(b.fcmp_unordered("uno", x, x), x, scaled)  # a NaN must stay visible
 
 

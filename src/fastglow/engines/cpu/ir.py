@@ -51,45 +51,45 @@ class Emitter:
 
     # integers
 
-    def int(self, value: Value) -> Value:
+    def i64(self, value: Value) -> Value:
         """An i64 value."""
         return I64(value) if isinstance(value, int) else value
 
     def add(self, *terms: Value) -> Value:
         """The sum of i64 values."""
-        total = self.int(terms[0])
+        total = self.i64(terms[0])
         for term in terms[1:]:
-            total = self.b.add(total, self.int(term))
+            total = self.b.add(total, self.i64(term))
         return total
 
     def mul(self, *factors: Value) -> Value:
         """The product of i64 values."""
-        product = self.int(factors[0])
+        product = self.i64(factors[0])
         for factor in factors[1:]:
-            product = self.b.mul(product, self.int(factor))
+            product = self.b.mul(product, self.i64(factor))
         return product
 
     def div(self, a: Value, b: Value) -> Value:
         """The quotient of non-negative i64 values, rounded down."""
-        return self.b.udiv(self.int(a), self.int(b))
+        return self.b.udiv(self.i64(a), self.i64(b))
 
     def less(self, a: Value, b: Value) -> Value:
-        """a < b, signed."""
-        return self.b.icmp_signed("<", self.int(a), self.int(b))
+        """Whether a < b, signed."""
+        return self.b.icmp_signed("<", self.i64(a), self.i64(b))
 
     def minimum(self, a: Value, b: Value) -> Value:
         """The smaller i64."""
-        return self.b.select(self.less(a, b), self.int(a), self.int(b))
+        return self.b.select(self.less(a, b), self.i64(a), self.i64(b))
 
     # memory
 
     def at(self, pointer: Value, floats: Value) -> Value:
         """The address ``floats`` float32 numbers past ``pointer``."""
-        return self.b.gep(pointer, [self.int(floats)], source_etype=F32)
+        return self.b.gep(pointer, [self.i64(floats)], source_etype=F32)
 
     def field(self, context: Value, index: Value) -> Value:
         """Entry ``index`` of a table of i64."""
-        place = self.b.gep(context, [self.int(index)], source_etype=I64)
+        place = self.b.gep(context, [self.i64(index)], source_etype=I64)
         return self.b.load(place, typ=I64, align=8)
 
     def pointer(self, context: Value, index: Value) -> Value:
@@ -123,7 +123,7 @@ class Emitter:
         return self.b.shuffle_vector(first, undefined, zeros)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """a * b + c with one rounding."""
+        """The fused multiply-add a * b + c, rounded once."""
         name = f"llvm.fma.v{self.lanes}f32"
         function = self.module.globals.get(name)
         if function is None:
@@ -151,13 +151,13 @@ class Emitter:
         body: Callable[..., Sequence[Value] | None],
         carry: Sequence[Value] = (),
     ) -> list[Value]:
-        """for i in range(first, last): carry = body(i, *carry); may run no time at all."""
+        """Emit `for i in range(first, last): carry = body(i, *carry)`, which may run no time."""
         before = self.b.block
         head, inside, after = (self.b.append_basic_block(n) for n in ("head", "body", "after"))
         self.b.branch(head)
         self.b.position_at_end(head)
         index = self.b.phi(I64)
-        index.add_incoming(self.int(first), before)
+        index.add_incoming(self.i64(first), before)
         state = []
         for value in carry:
             phi = self.b.phi(value.type)

@@ -149,9 +149,7 @@ class _Block:
         out = self.plane(self.stream(odd=True), self.phase, channels, pitch, frame)
         given = self.number(Job.GIVEN_ROWS) if self.first else I64(0)
         centre = e.at(self.scratch, e.mul(given, self.kernel // 2, shape.block))
-        mask = e.at(
-            self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame)
-        )
+        mask = e.at(self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame))
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from fastglow.plan import FlowPlan
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _gate_groups(matrix: NDArray[np.float64], shape: Shape) -> NDArray[np.float6
     return grouped.transpose(0, 2, 1)
 
 
-def _pair_rows(matrix: NDArray[np.float64], shape: Shape) -> NDArray[np.float64]:
+def _pair_rows(matrix: NDArray[Real], shape: Shape) -> NDArray[Real]:
     """[2C, K] to [groups, rows of a group, K]."""
     real, pairs = matrix.shape[0] // 2, shape.rows // 2
     channels = padded(real, shape.rows)

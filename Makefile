@@ -1,0 +1,42 @@
+# Every target makes its own environment in .venv; nothing is installed outside it.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test slow check bench clean
+
+demo: .venv/.demo  ## The shipped voice speaks: demo/demo.wav and demo/demo.png
+	$(BIN)/fastglow demo -o demo
+
+test: .venv/.dev  ## The tests that continuous integration runs
+	$(BIN)/python -m pytest
+
+slow: .venv/.dev  ## The long tests (20,000 fuzz cases)
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/.dev  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.bench  ## CPU speed against PyTorch, ONNX Runtime and OpenVINO
+	$(BIN)/python -m benchmarks.cpu
+
+clean:
+	rm -rf .venv demo build dist
+
+.venv/.python:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/.demo: .venv/.python pyproject.toml
+	$(PIP) -e '.[plot]'
+	touch $@
+
+.venv/.dev: .venv/.python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@
+
+.venv/.bench: .venv/.dev
+	$(PIP) -e '.[dev,bench]'
+	touch $@

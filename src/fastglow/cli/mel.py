@@ -1,0 +1,50 @@
+"""``fastglow mel``: audio in, mel spectrograms out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastglow.cli import options
+
+
+def command(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Audio files (.wav .flac .ogg .mp3) or folders of them.")
+    ],
+    out: options.Out = Path("mels"),
+    model: options.Model = None,
+    hop: options.Hop = None,
+    rate: options.Rate = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make Tacotron 2 mel spectrograms (.npy, natural log) as the model expects them."""
+    from fastglow.audio import mel_spectrogram, read_audio, write_mel
+    from fastglow.checkpoint import load_weights
+    from fastglow.cli.inputs import AUDIO_SUFFIXES, plan_tasks
+    from fastglow.cli.progress import Progress
+    from fastglow.errors import FastglowError
+    from fastglow.voices import find_voice
+
+    tasks = plan_tasks(inputs, out, ".npy", AUDIO_SUFFIXES)
+    config = load_weights(find_voice(model), hop=hop, rate=rate).config
+    frames, failed = 0, 0
+    with Progress(len(tasks), hidden=quiet) as progress:
+        for task in tasks:
+            try:
+                wave, found = read_audio(task.source, config.sampling_rate)
+                mel = mel_spectrogram(wave, found, config=config)
+                task.target.parent.mkdir(parents=True, exist_ok=True)
+                write_mel(task.target, mel)
+                frames += mel.shape[1]
+            except FastglowError as error:
+                failed += 1
+                progress.error(str(error))
+            progress.advance(f"{frames} frames")
+    if not quiet:
+        seconds = frames * config.hop_length / config.sampling_rate
+        typer.echo(f"{len(tasks) - failed} mels, {frames} frames ({seconds:.1f} s) -> {out}")
+    if failed:
+        raise typer.Exit(2)

@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A .pt, .pth or .safetensors file, a folder, or a shipped voice's name. "
+        "Default: the shipped voice.",
+        show_default=False,
+    ),
+]
+Hop = Annotated[
+    int | None,
+    typer.Option(help="Samples a mel frame, where the checkpoint does not say.", min=1),
+]
+Rate = Annotated[
+    int | None,
+    typer.Option(help="Sampling rate in Hz, where the checkpoint does not say.", min=1000),
+]
+Dialect = Annotated[
+    str | None,
+    typer.Option(help="glow or glow_old, for a bare state_dict that cannot say."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads. Default: all that this process may use.", min=1),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]

@@ -1,0 +1,51 @@
+"""A progress bar that lets messages through and vanishes when nobody watches."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class Progress:
+    """One bar over ``total`` files, on stderr, shown on terminals only."""
+
+    def __init__(self, total: int, *, hidden: bool = False) -> None:
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._bar = RichProgress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=hidden or not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=total, note="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, note: str) -> None:
+        """One more file is done."""
+        self._bar.update(self._task, advance=1, note=note)
+
+    def warn(self, message: str) -> None:
+        """Print a warning above the bar."""
+        self._console.print(Text(f"warning: {message}", style="yellow"))
+
+    def error(self, message: str) -> None:
+        """Print an error above the bar."""
+        self._console.print(Text(f"error: {message}", style="red"))

@@ -1,0 +1,259 @@
+"""The vocoder: mel spectrograms in, speech out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastglow import noise as noise_module
+from fastglow.checkpoint import Weights, load_weights
+from fastglow.config import WaveGlowConfig
+from fastglow.engines.base import Engine
+from fastglow.errors import InputError
+from fastglow.plan import Conditioning, Plan
+from fastglow.voices import find_voice
+
+if TYPE_CHECKING:
+    from fastglow.audio.denoise import Denoiser
+
+Float32 = NDArray[np.float32]
+Seed = int | Sequence[int]
+Device = Literal["auto", "cpu"]
+Precision = Literal["auto", "fp32"]
+
+PHASES_LIMIT = 2_500_000_000  # bytes of float32 phase matrices: 256 channels fit, 512 do not
+BIAS_FRAMES = 88  # of silence, from which the denoiser learns the model's own hum
+
+
+class Vocoder:
+    """A WaveGlow ready to speak. Safe to call from several threads.
+
+    Attributes:
+        config: The model's hyperparameters.
+        weights: The model, with its provenance.
+        engine: What runs it.
+    """
+
+    def __init__(self, weights: Weights, engine: Engine) -> None:
+        """Use :meth:`load`; this is for engines made by hand."""
+        self.weights, self.engine = weights, engine
+        self.config: WaveGlowConfig = weights.config
+        self._denoiser: Denoiser | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        conditioning: Conditioning | Literal["auto"] = "auto",
+        threads: int | None = None,
+        hop: int | None = None,
+        rate: int | None = None,
+        dialect: str | None = None,
+    ) -> Vocoder:
+        """Load a checkpoint or a shipped voice.
+
+        Args:
+            source: A .pt or .pth file, a .safetensors file, a folder, or the name of a
+                shipped voice; the default voice if left out.
+            device: "cpu", or "auto".
+            precision: "fp32", or "auto".
+            conditioning: The form of the conditioning, which rounding depends on. "auto" takes
+                the phase matrices unless they would be larger than 2.5 GB.
+            threads: CPU threads; by default all that the process may use.
+            hop: Audio samples a mel frame, where the checkpoint does not say.
+            rate: Sampling rate in Hz, where the checkpoint does not say.
+            dialect: "glow" or "glow_old", for a bare state_dict that cannot say.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read.
+            InputError: There is no such voice, file, device or precision.
+            EngineError: The engine cannot run here.
+        """
+        _choose("device", device, ("auto", "cpu"))
+        _choose("precision", precision, ("auto", "fp32"))
+        _choose("conditioning", conditioning, ("auto", "phases", "published"))
+        if threads is not None and threads < 1:
+            raise InputError(f"threads={threads}: expected 1 or more")
+        weights = load_weights(find_voice(source), hop=hop, rate=rate, dialect=dialect)
+        if conditioning == "auto":
+            conditioning = _default_conditioning(weights.config)
+        from fastglow.engines.cpu import CpuEngine  # LLVM: 0.1 s that `--help` need not wait
+
+        return cls(weights, CpuEngine(Plan(weights, conditioning), threads=threads))
+
+    @property
+    def sampling_rate(self) -> int:
+        """Hz."""
+        return self.config.sampling_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Audio samples a mel frame."""
+        return self.config.hop_length
+
+    @overload
+    def synthesize(
+        self,
+        mel: Any,
+        *,
+        sigma: float = ...,
+        seed: Seed = ...,
+        noise: Any = ...,
+        lengths: None = ...,
+        denoise: float = ...,
+    ) -> Float32: ...
+
+    @overload
+    def synthesize(
+        self,
+        mel: Any,
+        *,
+        sigma: float = ...,
+        seed: Seed = ...,
+        noise: Any = ...,
+        lengths: Sequence[int] | NDArray[np.integer],
+        denoise: float = ...,
+    ) -> tuple[Float32, NDArray[np.int64]]: ...
+
+    def synthesize(
+        self,
+        mel: Any,
+        *,
+        sigma: float = 0.6,
+        seed: Seed = 0,
+        noise: Any = None,
+        lengths: Sequence[int] | NDArray[np.integer] | None = None,
+        denoise: float = 0.0,
+    ) -> Float32 | tuple[Float32, NDArray[np.int64]]:
+        """Speech from a mel spectrogram.
+
+        Args:
+            mel: [n_mel, frames] or [B, n_mel, frames], natural log, numpy or torch.
+            sigma: Scale of the noise; 0.6 is usual, lower is smoother and duller.
+            seed: One integer (every row gets the same noise) or one for each row.
+            noise: [samples] or [B, samples] standard normal, in place of the seed's.
+            lengths: [B] frames of each row of a padded batch; what is past them is not read.
+            denoise: Strength of the bias denoiser; 0 is off, 0.01 to 0.1 is usual.
+
+        Returns:
+            float32 audio [samples] or [B, samples], nominally within [-1, 1]; with ``lengths``
+            also the samples [B] of each row, past which a row is zero. A row is bit for bit
+            what the same mel gives alone.
+
+        Raises:
+            InputError: A shape, type or value is unusable.
+            EngineError: The audio is not finite.
+        """
+        mels = _as_float32(mel, "the mel")
+        batch = mels[None] if mels.ndim == 2 else mels
+        frames = self._check_mel(batch, mels.shape, lengths)
+        if not (np.isfinite(sigma) and sigma >= 0):
+            raise InputError(f"sigma={sigma}: expected a number of 0 or more")
+        scaled = np.float32(sigma) * self._noise(seed, noise, batch, frames)
+        audio = self.engine.infer(batch, scaled, frames)
+        samples = np.array([self.config.samples(n) for n in frames], dtype=np.int64)
+        if denoise:
+            for row, count in zip(audio, samples, strict=True):
+                row[:count] = self._denoise(row[:count], denoise)
+        if lengths is not None:
+            return audio, samples
+        return audio[0] if mels.ndim == 2 else audio
+
+    def _check_mel(
+        self,
+        batch: Float32,
+        shape: tuple[int, ...],
+        lengths: Sequence[int] | NDArray[np.integer] | None,
+    ) -> list[int]:
+        """The frames of each row; raises unless the batch is usable."""
+        bands = self.config.n_mel_channels
+        if batch.ndim != 3 or batch.shape[1] != bands or 0 in batch.shape:
+            hint = (
+                "; it looks transposed"
+                if shape[-1:] == (bands,) and bands not in shape[:-1]
+                else ""
+            )
+            raise InputError(
+                f"the mel has shape {list(shape)}; expected [{bands}, frames] or "
+                f"[batch, {bands}, frames]{hint}"
+            )
+        if lengths is None:
+            frames = [batch.shape[2]] * len(batch)
+        else:
+            frames = [int(n) for n in lengths]
+            if len(frames) != len(batch) or not all(1 <= n <= batch.shape[2] for n in frames):
+                raise InputError(
+                    f"lengths {frames[:8]} do not fit a batch of {len(batch)} rows of "
+                    f"{batch.shape[2]} frames; expected one number a row, 1 to {batch.shape[2]}"
+                )
+        if not self.config.samples(min(frames)):
+            raise InputError("the mel is too short to give one step of audio")
+        if not all(np.isfinite(row[:, :n]).all() for row, n in zip(batch, frames, strict=True)):
+            raise InputError("the mel holds NaN or infinite values")
+        return frames
+
+    def _noise(self, seed: Seed, noise: Any, batch: Float32, frames: list[int]) -> Float32:
+        """Standard-normal noise [B, samples]."""
+        shape = (len(batch), self.config.samples(batch.shape[2]))
+        if noise is not None:
+            given = _as_float32(noise, "the noise")
+            if given.shape not in (shape, shape[1:]):
+                raise InputError(
+                    f"the noise has shape {list(given.shape)}; expected {list(shape[1:])} "
+                    f"or {list(shape)}"
+                )
+            return np.broadcast_to(given, shape)
+        seeds = [seed] * shape[0] if isinstance(seed, int | np.integer) else list(seed)
+        if len(seeds) != shape[0]:
+            raise InputError(f"{len(seeds)} seeds for a batch of {shape[0]} rows")
+        made: dict[int, Float32] = {}
+        out = np.zeros(shape, dtype=np.float32)
+        for row, one in enumerate(seeds):
+            key = noise_module.check_seed(one)
+            if key not in made:
+                made[key] = noise_module.normal(key, self.config.samples(max(frames)))
+            count = self.config.samples(frames[row])
+            out[row, :count] = made[key][:count]
+        return out
+
+    def _denoise(self, audio: Float32, strength: float) -> Float32:
+        from fastglow.audio.denoise import Denoiser
+
+        with self._lock:
+            if self._denoiser is None:
+                silence = np.zeros((self.config.n_mel_channels, BIAS_FRAMES), dtype=np.float32)
+                self._denoiser = Denoiser(self.synthesize(silence, sigma=0.0))
+        return self._denoiser(audio, strength)
+
+
+def _choose(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def _default_conditioning(config: WaveGlowConfig) -> Conditioning:
+    """Phase matrices where they exist and are not too large: one rule for every machine."""
+    wn = config.wn
+    taps = -(-config.upsample_kernel // config.hop_length)
+    numbers = config.n_flows * wn.n_layers * 2 * wn.n_channels
+    size = 4 * numbers * config.phases * taps * config.n_mel_channels
+    return "phases" if config.has_phases and size <= PHASES_LIMIT else "published"
+
+
+def _as_float32(array: Any, what: str) -> Float32:
+    """A numpy or torch array as float32."""
+    if hasattr(array, "detach"):
+        array = array.detach().to("cpu").float().numpy()
+    array = np.asarray(array)
+    if array.dtype.kind != "f":
+        raise InputError(f"{what} has dtype {array.dtype}; expected floating point")
+    return array.astype(np.float32, copy=False)
