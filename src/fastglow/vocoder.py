@@ -85,7 +85,7 @@ class Vocoder:
             raise InputError(f"threads={threads}: expected 1 or more")
         weights = load_weights(find_voice(source), hop=hop, rate=rate, dialect=dialect)
         if conditioning == "auto":
-            conditioning = _default_conditioning(weights.config)
+            conditioning = default_conditioning(weights.config)
         from fastglow.engines.cpu import CpuEngine  # LLVM: 0.1 s that `--help` need not wait
 
         return cls(weights, CpuEngine(Plan(weights, conditioning), threads=threads))
@@ -158,6 +158,8 @@ class Vocoder:
         frames = self._check_mel(batch, mels.shape, lengths)
         if not (np.isfinite(sigma) and sigma >= 0):
             raise InputError(f"sigma={sigma}: expected a number of 0 or more")
+        if not (np.isfinite(denoise) and denoise >= 0):
+            raise InputError(f"denoise={denoise}: expected a number of 0 or more")
         scaled = np.float32(sigma) * self._noise(seed, noise, batch, frames)
         audio = self.engine.infer(batch, scaled, frames)
         samples = np.array([self.config.samples(n) for n in frames], dtype=np.int64)
@@ -211,7 +213,9 @@ class Vocoder:
                     f"the noise has shape {list(given.shape)}; expected {list(shape[1:])} "
                     f"or {list(shape)}"
                 )
-            return np.broadcast_to(given, shape)
+            if not np.isfinite(given).all():
+                raise InputError("the noise holds NaN or infinite values")
+            return np.asarray(np.broadcast_to(given, shape))
         seeds = [seed] * shape[0] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != shape[0]:
             raise InputError(f"{len(seeds)} seeds for a batch of {shape[0]} rows")
@@ -240,7 +244,7 @@ def _choose(name: str, value: object, known: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
 
 
-def _default_conditioning(config: WaveGlowConfig) -> Conditioning:
+def default_conditioning(config: WaveGlowConfig) -> Conditioning:
     """Phase matrices where they exist and are not too large: one rule for every machine."""
     wn = config.wn
     taps = -(-config.upsample_kernel // config.hop_length)
@@ -253,7 +257,8 @@ def _as_float32(array: Any, what: str) -> Float32:
     """A numpy or torch array as float32."""
     if hasattr(array, "detach"):
         array = array.detach().to("cpu").float().numpy()
-    array = np.asarray(array)
-    if array.dtype.kind != "f":
-        raise InputError(f"{what} has dtype {array.dtype}; expected floating point")
-    return array.astype(np.float32, copy=False)
+    found = np.asarray(array)
+    if found.dtype.kind != "f":
+        raise InputError(f"{what} has dtype {found.dtype}; expected floating point")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        return found.astype(np.float32, copy=False)

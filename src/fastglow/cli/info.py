@@ -46,13 +46,13 @@ def command(
 
 def describe(weights: Weights) -> dict[str, Any]:
     """Everything that ``info`` shows, by name."""
-    from fastglow.plan.cost import cost
-    from fastglow.vocoder import _default_conditioning
+    from fastglow.plan.cost import Form, cost
+    from fastglow.vocoder import default_conditioning
 
     source, config = weights.provenance, weights.config
     published = cost(config, "published")
-    conditioning = _default_conditioning(config)
-    form = "rewritten" if conditioning == "phases" else "rewritten, published conditioning"
+    conditioning = default_conditioning(config)
+    form: Form = "rewritten" if conditioning == "phases" else "rewritten, published conditioning"
     rewritten = cost(config, form)
     return {
         "path": source.path,

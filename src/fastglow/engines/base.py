@@ -21,10 +21,17 @@ class Engine(Protocol):
         description: One line for ``info``.
     """
 
-    device: str
-    precision: str
-    conditioning: str
-    description: str
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+    @property
+    def precision(self) -> str: ...  # noqa: D102
+
+    @property
+    def conditioning(self) -> str: ...  # noqa: D102
+
+    @property
+    def description(self) -> str: ...  # noqa: D102
 
     def infer(self, mel: Float32, noise: Float32, lengths: Sequence[int]) -> Float32:
         """Audio of a padded batch.

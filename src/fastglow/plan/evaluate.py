@@ -38,7 +38,7 @@ def _condition(matrix: Float64, inputs: Float64) -> Float64:
     if matrix.ndim == 2:
         return np.asarray(matrix @ inputs)
     by_phase = np.einsum("opk,kf->ofp", matrix, inputs, optimize=True)
-    return by_phase.reshape(matrix.shape[0], -1)
+    return np.asarray(by_phase.reshape(matrix.shape[0], -1))
 
 
 def _dilated(kernel: Float64, x: Float64, dilation: int) -> Float64:
