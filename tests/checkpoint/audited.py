@@ -8,13 +8,11 @@ that the hook sees what it should.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import sys
 from collections.abc import Callable
 
 from fastglow.checkpoint import load_weights, read_tensor_file
-from fastglow.errors import CheckpointError
 
 EVENTS: list[list[str]] = []
 LISTENING = False
@@ -61,6 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert CheckpointError.__name__ == "CheckpointError"
-    os.environ.pop("PYTHONBREAKPOINT", None)
     main()

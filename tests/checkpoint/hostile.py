@@ -7,6 +7,8 @@ import pickle
 import struct
 import zipfile
 
+import numpy as np
+
 PROTO2 = b"\x80\x02"
 MARKER = "PWNED"  # a file that the payloads would make
 COMMAND = f"S'touch {MARKER}'\n".encode()
@@ -39,6 +41,20 @@ def tensor(shape: bytes, stride: bytes, offset: bytes = b"K\x00", numel: bytes =
         + glob("collections", "OrderedDict")
         + b")RtR"
     )
+
+
+def float_parameter(key: str, shape: tuple[int, ...]) -> bytes:
+    """A float parameter that fills storage ``key``, by the functions of PyTorch 0.4 to 1.1."""
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    storage = b"(" + text("storage") + glob("torch", "FloatStorage") + text(key) + text("cuda:0")
+    storage += b"J" + struct.pack("<i", int(np.prod(shape))) + b"NtQ"
+    geometry = b"".join(
+        b"(" + b"".join(b"J" + struct.pack("<i", n) for n in numbers) + b"t"
+        for numbers in (shape, strides)
+    )
+    args = b"(" + storage + b"K\x00" + geometry + b"t"
+    tensor = glob("torch._utils", "_rebuild_tensor") + args + b"R"
+    return glob("torch.nn.parameter", "Parameter") + b"(" + tensor + b"\x88tR"
 
 
 def repeated_sets() -> bytes:
@@ -216,6 +232,12 @@ INERT: dict[str, bytes] = {
     + b"}"
     + text("x")
     + b"h\x00ssb.",
+    "array without numbers": call(
+        "numpy.core.multiarray",
+        "_reconstruct",
+        glob("numpy", "ndarray") + b"K\x00\x85C\x01b\x87",
+    )
+    + b".",
     "records as keys": b"}" + glob("a", "B") + b")\x81q\x00h\x00s.",
 }
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import models
+import hostile
 import numpy as np
 import pytest
 import torch
@@ -18,9 +18,11 @@ from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.errors import CheckpointError
 
+import models
+
 INDEX = {entry["file"]: entry for entry in json.loads((DATA / "index.json").read_text())}
 NEW = sorted(name for name, entry in INDEX.items() if entry["golden"] == "tiny-new.golden.npz")
-# The other dialects were made from tiny-module by folding weight norm in float32 and, in some,
+# The others were made from the tiny-module weights by folding weight norm in float32 and, in some,
 # splitting the result again: a few roundings of 2**-24 each. tiny-half was rounded to fp16.
 ROUNDING = dict.fromkeys(NEW, 8 * 2.0**-24) | {"tiny-half.pt": 2.0**-11}
 
@@ -46,6 +48,7 @@ def test_hyperparameters_are_those_of_the_index(name: str) -> None:
     assert config.coupling == ("alternating" if "glow_old" in name else "fixed")
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code:UserWarning")
 @pytest.mark.parametrize("name", INDEX)
 def test_weights_are_those_that_torch_reads(name: str) -> None:
     weights, tensors = load_weights(DATA / name), torch_tensors(DATA / name)
@@ -209,7 +212,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "singular": ({"convinv__1__conv__weight": bad(1.0, 4, 4, 1)}, "convinv.1.conv.weight .*sing"),
     "zero": ({"convinv__2__conv__weight": bad(0.0, 2, 2, 1)}, "convinv.2.conv.weight .*singular"),
     "shape": ({"WN__1__start__bias": bad(0.0, 5)}, r"WN.1.start.bias has shape \[5\]"),
-    "extra flow": ({"convinv__4__conv__weight": torch.eye(2)[:, :, None]}, "no tensor named WN.4"),
+    "extra flow": (
+        {"convinv__4__conv__weight": torch.eye(2)[:, :, None]},
+        r"\[4, 4, 2, 2, 2\] channels",
+    ),
     "extra layer": ({"WN__1__in_layers__2__bias": bad(0.0, 8)}, "WN.1.in_layers.2.bias"),
     "both weights": ({"WN__0__end__weight_g": bad(1.0, 4, 1, 1)}, "WN.0.end has"),
     "half a weight norm": (
@@ -297,6 +303,45 @@ def test_a_kernel_of_no_known_hop_asks_for_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="give hop="):
         load_weights(path)
     assert load_weights(path, hop=7).config.hop_length == 7
+
+
+def test_a_module_of_2018_is_read(tmp_path: Path, weights: Weights) -> None:
+    """Modules of PyTorch 1.0 call for their backend, and wrap their tensors in ``Parameter``."""
+    module = b"torch.nn.modules.container\nModuleList\n"
+    backend = hostile.call("torch.nn.backends.thnn", "_get_thnn_function_backend", b")")
+    storages: dict[str, bytes] = {}
+
+    def record(cls: bytes, parameters: bytes, children: bytes) -> bytes:
+        state = hostile.text("_backend") + backend
+        state += hostile.text("_parameters") + b"}(" + parameters + b"u"
+        state += hostile.text("_modules") + b"}(" + children + b"u"
+        return b"c" + cls + b")\x81}(" + state + b"ub"
+
+    tree: dict[str, Any] = {}
+    for index, name in enumerate(weights):
+        array = weights[name].astype("<f4")
+        storages[str(index)] = array.tobytes()
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = hostile.float_parameter(str(index), array.shape)
+
+    def pickled(node: dict[str, Any], cls: bytes = module) -> bytes:
+        leaves = {key: value for key, value in node.items() if isinstance(value, bytes)}
+        children = {key: value for key, value in node.items() if isinstance(value, dict)}
+        return record(
+            cls,
+            b"".join(hostile.text(key) + value for key, value in leaves.items()),
+            b"".join(hostile.text(key) + pickled(value) for key, value in children.items()),
+        )
+
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(hostile.as_stream(pickled(tree, b"glow_old\nWaveGlow\n") + b".", storages))
+    found = load_weights(path)
+    assert found.config == replace(SMALL, coupling="alternating")
+    for name in weights:
+        np.testing.assert_array_equal(found[name], weights[name].astype(np.float32))
 
 
 OTHERS = {

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 import safetensors.torch
@@ -25,6 +24,8 @@ from fastglow.checkpoint import (
     save_safetensors,
 )
 from fastglow.errors import CheckpointError
+
+import models
 
 TORCH = {
     "float64": torch.float64,
@@ -115,7 +116,8 @@ def edit(path: Path, **changes: object) -> None:
         ({"sha256": "0" * 64}, "SHA-256"),
         ({"sha256": None}, "SHA-256"),
         ({"format_version": 2}, "format version 2"),
-        ({"n_flows": 6}, "no tensor named|has shape"),
+        ({"n_flows": 3}, "in the weight file but in no model"),
+        ({"n_group": 8}, "has shape"),
         ({"hop_length": 8.5}, "hop_length is no whole number"),
         ({"n_flows": "4"}, "bad hyperparameters"),
         ({"config": None}, "no hyperparameters"),
@@ -249,7 +251,7 @@ def test_npy_folder_with_a_cond_layer_per_layer(folder: Path) -> None:
 def test_a_wrong_inverse_is_refused(folder: Path) -> None:
     path = folder / "1_conv_weight_inv.npy"
     np.save(path, np.load(path) + 0.01)
-    with pytest.raises(CheckpointError, match="1_conv_weight_inv.npy: not the inverse"):
+    with pytest.raises(CheckpointError, match=r"1_conv_weight_inv\.npy: not the inverse"):
         load_weights(folder)
 
 
@@ -271,7 +273,7 @@ NPY = {
 @pytest.mark.parametrize("name", NPY)
 def test_damaged_npy_files_are_refused(folder: Path, name: str) -> None:
     NPY[name](folder / "0_start_bias.npy")
-    with pytest.raises(CheckpointError, match="0_start_bias.npy: no readable"):
+    with pytest.raises(CheckpointError, match=r"0_start_bias\.npy: no readable"):
         load_weights(folder)
 
 
@@ -285,7 +287,7 @@ def test_npy_folder_cannot_say_that_the_coupling_alternates(
 def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
         load_weights(tmp_path)
-    with pytest.raises(CheckpointError, match="nothing.pt: no such file"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pt: no such file"):
         load_weights(tmp_path / "nothing.pt")
 
 

@@ -24,7 +24,6 @@ SMALL = WaveGlowConfig(
     hop_length=8,
     upsample_kernel=32,
 )
-KNOWN = {"OrderedDict": dict, "set": set}
 
 
 class Stand:
@@ -85,18 +84,22 @@ def folded(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
     return tensors[name]
 
 
+def has(tensors: dict[str, np.ndarray], name: str) -> bool:
+    """Whether the weight or bias ``name`` is there in any form."""
+    norm = f"{name.removesuffix('weight')}parametrizations.weight.original0"
+    return any(form in tensors for form in (name, f"{name}_g", norm))
+
+
 def published(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
     """``name`` of the published layout, put together from any dialect's tensors."""
-    if ".cond_layer." in name and not any(f"{name}{end}" in tensors for end in ("", "_g")):
+    if ".cond_layer." in name and not has(tensors, name):
         stem, part = name.split(".cond_layer.")
         count = sum(f"{stem}.cond_layers.{i}.bias" in tensors for i in range(99))
         layers = [folded(tensors, f"{stem}.cond_layers.{i}.{part}") for i in range(count)]
         return np.concatenate(layers)
-    if ".res_skip_layers." in name and not any(f"{name}{end}" in tensors for end in ("", "_g")):
+    if ".res_skip_layers." in name and not has(tensors, name):
         names = [name.replace("res_skip", kind) for kind in ("res", "skip")]
-        names = [n for n in names if n in tensors or f"{n}_g" in tensors]
-        if names:
-            return np.concatenate([folded(tensors, n) for n in names])
+        return np.concatenate([folded(tensors, n) for n in names if has(tensors, n)])
     return folded(tensors, name)
 
 

@@ -133,7 +133,9 @@ class Archive:
         end = data.rfind(_END, max(0, len(data) - 65_557))
         if end < 0:
             raise ValueError("its directory is missing, as after a download that broke off")
-        count, _, position = struct.unpack_from("<HII", data[end : end + 22], 10)
+        count, _, position, comment = struct.unpack("<HIIH", data[end + 10 : end + 22])
+        if end + 22 + comment > len(data):
+            raise ValueError("its end is missing")
         locator = data[max(0, end - 20) : end]
         if locator[:4] == _LOCATOR64:
             (end,) = struct.unpack_from("<Q", locator, 8)

@@ -22,7 +22,7 @@ MAX_CANDIDATES = 64  # sets of tensors looked at
 # The parts that every WaveGlow has; two of them under one prefix make a model.
 _PARTS = re.compile(r"(?:^|\.)(upsample|WN\.0|convinv\.0)\.")
 # Keys under which a checkpoint keeps what is no model.
-_SKIPPED = re.compile(r"optim|sched|scaler|amp|loss|rng", re.IGNORECASE)
+_SKIPPED = re.compile(r"optim|sched|scaler|^amp|loss|rng", re.IGNORECASE)
 _PREFERRED = ("model", "state_dict", "model_state_dict", "waveglow", "generator", "module")
 
 
@@ -67,7 +67,9 @@ def find_model(root: Any, source: str) -> Found:
 
 def is_tensor(value: object) -> bool:
     """Whether ``value`` is a tensor or a numpy array from a file."""
-    return isinstance(value, TensorRef | ArraySlot)
+    if isinstance(value, ArraySlot):
+        return value.value is not None
+    return isinstance(value, TensorRef)
 
 
 def _fields(node: Any) -> Mapping[Any, Any]:

@@ -87,14 +87,22 @@ class Machine:
         """The text up to the next newline.
 
         Raises:
-            ValueError: There is none soon, or the text is no UTF-8.
+            ValueError: There is no newline soon, or the text is no UTF-8.
+        """
+        return self.raw_line().decode("utf-8")
+
+    def raw_line(self) -> bytes:
+        """The bytes up to the next newline.
+
+        Raises:
+            ValueError: There is no newline soon.
         """
         end = self.data.find(b"\n", self.position, self.position + MAX_LINE)
         if end < 0:
             raise ValueError("a line has no end")
         line = self.take(end - self.position)
         self.position += 1
-        return line.decode("utf-8")
+        return line
 
     def mark(self) -> None:
         """Opens a container: what follows is stacked apart.
@@ -114,7 +122,8 @@ class Machine:
 
     def store(self, index: int) -> None:
         """Remembers the top of the stack as ``index``."""
-        self.charge(ITEM_COST)
+        if index not in self.memo:
+            self.charge(ITEM_COST)
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:

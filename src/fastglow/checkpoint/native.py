@@ -55,7 +55,10 @@ def save_safetensors(
             "dtype": dtype,
             "sha256": digest,
             "config": weights.config.to_dict(),
-            "provenance": asdict(weights.provenance),
+            "provenance": {
+                **asdict(weights.provenance),
+                "path": Path(weights.provenance.path).name,  # not whose disk it came from
+            },
         }
         parts[1].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         os.replace(parts[0], root / "model.safetensors")

@@ -174,12 +174,22 @@ def _encode(charge: Charge, args: tuple[Any, ...]) -> object:
     return text.encode("latin-1")
 
 
+def _bytes(charge: Charge, args: tuple[Any, ...]) -> object:
+    if args and (len(args) > 1 or not isinstance(args[0], bytes)):
+        raise ValueError("bytes are not made of bytes")
+    return args[0] if args else b""
+
+
 def _reconstructor(charge: Charge, args: tuple[Any, ...]) -> object:
     cls, base, state = args
     if not isinstance(cls, Global) or base != Global("builtins", "object") or state is not None:
         raise ValueError(f"copyreg._reconstructor of {shown(cls)} on {shown(base)}")
     charge(400)
     return Record(cls)
+
+
+def _nothing(charge: Charge, args: tuple[Any, ...]) -> object:
+    return None
 
 
 def _numpy_dtype(charge: Charge, args: tuple[Any, ...]) -> object:
@@ -206,6 +216,16 @@ def _numpy_array(charge: Charge, args: tuple[Any, ...]) -> object:
     return ArraySlot()
 
 
+def _numpy_from_buffer(charge: Charge, args: tuple[Any, ...]) -> object:
+    raw, slot, shape, order, *axes = args
+    charge(200)
+    array = ArraySlot()
+    array.build((1, shape, slot, order == "F", raw))
+    if order == "K" and axes and axes[0] is not None:
+        array.value = array.array().transpose(axes[0])
+    return array
+
+
 TENSOR_HANDLERS: dict[Global, Handler] = {
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -218,6 +238,8 @@ HANDLERS: dict[Global, Handler] = {
     **TENSOR_HANDLERS,
     Global("torch._tensor", "_rebuild_from_type_v2"): _typed,
     Global("torch.nn.parameter", "Parameter"): _parameter,
+    # Modules pickled before PyTorch 1.2 name their backend so.
+    Global("torch.nn.backends.thnn", "_get_thnn_function_backend"): _nothing,
     Global("torch", "Size"): _sequence,
     Global("torch", "device"): _text,
     Global("collections", "OrderedDict"): _dict,
@@ -227,6 +249,8 @@ HANDLERS: dict[Global, Handler] = {
     Global("builtins", "dict"): _dict,
     Global("builtins", "list"): _list,
     Global("builtins", "tuple"): _sequence,
+    Global("builtins", "bytes"): _bytes,
+    Global("builtins", "bytearray"): _bytes,
     Global("copyreg", "_reconstructor"): _reconstructor,
     Global("_codecs", "encode"): _encode,
     Global("numpy", "dtype"): _numpy_dtype,
@@ -235,6 +259,8 @@ HANDLERS: dict[Global, Handler] = {
         for core in ("core", "_core")
         for name, handler in (("scalar", _numpy_scalar), ("_reconstruct", _numpy_array))
     },
+    Global("numpy.core.numeric", "_frombuffer"): _numpy_from_buffer,
+    Global("numpy._core.numeric", "_frombuffer"): _numpy_from_buffer,
     **{
         Global(module, name): _text
         for module in ("pathlib", "pathlib._local")

@@ -69,13 +69,6 @@ def _quoted(machine: Machine) -> object:
     return line[1:-1]
 
 
-def _unicode_line(machine: Machine) -> object:
-    line = machine.line()
-    if "\\" in line:
-        return line.encode("latin-1", "backslashreplace").decode("raw-unicode-escape")
-    return line
-
-
 VALUES: dict[str, Callable[[Machine], object]] = {
     "NONE": lambda machine: None,
     "NEWTRUE": lambda machine: True,
@@ -90,7 +83,7 @@ VALUES: dict[str, Callable[[Machine], object]] = {
     "FLOAT": lambda machine: float(machine.line()),
     "BINFLOAT": _float,
     "STRING": _quoted,
-    "UNICODE": _unicode_line,
+    "UNICODE": lambda machine: machine.raw_line().decode("raw-unicode-escape"),
     # Python 2's strings may be text or bytes: latin-1 keeps either.
     "SHORT_BINSTRING": lambda machine: machine.take(machine.number(1)).decode("latin-1"),
     "BINSTRING": lambda machine: machine.take(machine.number(4)).decode("latin-1"),

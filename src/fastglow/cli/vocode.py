@@ -171,7 +171,7 @@ def _read(task: Task, vocoder: Vocoder, mel_scale: str, warn: Callable[[str], No
     if task.is_audio:
         wave, rate = read_audio(task.source, vocoder.sampling_rate)
         return mel_spectrogram(wave, rate, config=vocoder.config)
-    mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale)
+    mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale, vocoder.config)
     diagnosis = diagnose(mel, vocoder.config)
     if not diagnosis.ok:
         warn(f"{task.source}: {diagnosis.summary}; see `fastglow doctor {task.source}`")
