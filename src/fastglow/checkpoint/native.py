@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from fastglow.atomic import replacing
 from fastglow.checkpoint.dialects import COUPLINGS, check_numbers, to_weights
 from fastglow.checkpoint.finder import find_model
 from fastglow.checkpoint.inert import TensorRef, shown
@@ -43,31 +43,29 @@ def save_safetensors(
     if dtype not in DTYPES:
         raise CheckpointError(f"unknown dtype {dtype!a}; {', '.join(DTYPES)} are known")
     root = Path(folder)
-    parts = [root / f".{uuid4().hex}.part" for _ in range(2)]
     shapes = expected_shapes(weights.config)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with parts[0].open("wb") as file:
-            digest = write_safetensors(file, shapes, (weights[name] for name in shapes), dtype)
-        config = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "dtype": dtype,
-            "sha256": digest,
-            "config": weights.config.to_dict(),
-            "provenance": {
-                **asdict(weights.provenance),
-                "path": Path(weights.provenance.path).name,  # not whose disk it came from
-            },
-        }
-        parts[1].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        os.replace(parts[0], root / "model.safetensors")
-        os.replace(parts[1], root / "config.json")
+        with replacing(root / "model.safetensors", root / "config.json") as (model, settings):
+            with model.open("wb") as file:
+                digest = write_safetensors(file, shapes, (weights[name] for name in shapes), dtype)
+            config = _settings(weights, dtype, digest)
+            settings.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{root}: cannot be written ({error.strerror})") from None
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+
+
+def _settings(weights: Weights, dtype: str, digest: str) -> dict[str, Any]:
+    """What ``config.json`` holds; of the source's path the name only, not whose disk it was on."""
+    provenance = weights.provenance
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "dtype": dtype,
+        "sha256": digest,
+        "config": weights.config.to_dict(),
+        "provenance": {**asdict(provenance), "path": Path(provenance.path).name},
+    }
 
 
 def load_safetensors(data: Buffer, source: str, config_path: Path | None, given: Given) -> Weights:

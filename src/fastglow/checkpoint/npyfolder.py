@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastglow.atomic import replacing
 from fastglow.checkpoint.finder import Found
 from fastglow.checkpoint.inert import Array, LazyTensor
 from fastglow.checkpoint.weights import Weights
@@ -146,7 +147,5 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, array: Array) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(path) as (part,), part.open("wb") as file:
         np.save(file, array.astype(np.float32))
-    os.replace(part, path)

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from fastglow import __version__
+from fastglow.atomic import replacing
 from fastglow.engines.cpu.driver import build_module
 from fastglow.engines.cpu.products import Shape
 from fastglow.errors import EngineError
@@ -79,9 +79,8 @@ class _DiskCache:
     def save(self, code: bytes) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
-                file.write(hashlib.sha256(code).digest() + code)
-            os.replace(file.name, self.path)
+            with replacing(self.path) as (part,):
+                part.write_bytes(hashlib.sha256(code).digest() + code)
         except OSError:
             pass  # a cache that cannot be written costs compiling again, nothing else
 

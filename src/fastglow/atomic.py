@@ -1,0 +1,32 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(*targets: Path) -> Iterator[tuple[Path, ...]]:
+    """Paths to write in place of ``targets``, moved there together once the body ends.
+
+    An error, a full disk or a kill in the middle leaves what was there before; only a kill
+    leaves hidden ``.part`` files behind.
+
+    Args:
+        targets: Files to make or replace; their folders must exist.
+
+    Raises:
+        OSError: A file cannot be moved into place.
+    """
+    parts = tuple(target.with_name(f".{uuid4().hex}.part") for target in targets)
+    try:
+        yield parts
+        for part, target in zip(parts, targets, strict=True):
+            os.replace(part, target)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
