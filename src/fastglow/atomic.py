@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from fastglow.errors import InputError
 
 
 @contextmanager
@@ -30,3 +32,17 @@ def replacing(*targets: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    """Write one file of these bytes.
+
+    Raises:
+        InputError: It cannot be written; nothing was changed.
+    """
+    try:
+        with replacing(path) as (part,), part.open("wb") as file:
+            file.writelines(parts)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason}); nothing was changed") from None

@@ -11,6 +11,7 @@ import soundfile
 from fastglow.checkpoint import load_weights, save_safetensors
 from fastglow.cli import main
 from fastglow.vocoder import Vocoder
+
 from models import TINY, random_weights
 
 
@@ -232,7 +233,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
         for _ in range(3)
     ]
     assert "vocode" in runs[0].stdout
-    spent, heavy = runs[0].stderr.split(" ", 1)
+    _, heavy = runs[0].stderr.split(" ", 1)
     assert heavy.strip() == "[]"
     assert min(float(run.stderr.split(" ", 1)[0]) for run in runs) < 0.4
 

@@ -1,12 +1,22 @@
 """Audio and mels: in and out of files, spectrograms, the denoiser, the mel doctor."""
 
-from fastglow.audio.files import WriteReport, read_audio, write_audio
+from fastglow.audio.denoise import Denoiser
+from fastglow.audio.doctor import Diagnosis, diagnose
+from fastglow.audio.files import WriteReport, check_audio_format, read_audio, write_audio
 from fastglow.audio.mel import mel_spectrogram
 from fastglow.audio.mels import check_mel, read_mel, read_raw_mel, write_mel
+from fastglow.audio.scales import SCALES, check_mel_scale, convert_mel
 
 __all__ = [
+    "SCALES",
+    "Denoiser",
+    "Diagnosis",
     "WriteReport",
+    "check_audio_format",
     "check_mel",
+    "check_mel_scale",
+    "convert_mel",
+    "diagnose",
     "mel_spectrogram",
     "read_audio",
     "read_mel",

@@ -8,16 +8,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.atomic import write_whole
+from fastglow.atomic import write_whole
 from fastglow.audio.mel import RATES, Float32, resample
 from fastglow.errors import EngineError, InputError
-
-Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 
 WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}  # bytes a sample
 MAX_WAV = 2**32 - 64  # bytes of samples: RIFF counts in 32 bits
@@ -134,13 +132,29 @@ def write_audio(
     return WriteReport(target, audio.size, max(-low, high), clipped)
 
 
-def _check_writable(target: Path, audio: NDArray[Any], rate: int, subtype: str) -> None:
-    suffix = target.suffix.lower()
+def check_audio_format(suffix: str, subtype: str) -> None:
+    """Raises unless :func:`write_audio` can write files of this kind.
+
+    Args:
+        suffix: ".wav" or ".flac".
+        subtype: "PCM_16", "PCM_24" or, for .wav, "FLOAT".
+
+    Raises:
+        InputError: It cannot.
+    """
     if suffix not in (".wav", ".flac"):
-        raise InputError(f"{target}: cannot write {suffix or 'no suffix'}; expected .wav or .flac")
+        raise InputError(f"cannot write {suffix or 'no suffix'}; expected .wav or .flac")
     if subtype not in WIDTHS or (suffix == ".flac" and subtype == "FLOAT"):
         known = "PCM_16 or PCM_24" if suffix == ".flac" else "PCM_16, PCM_24 or FLOAT"
-        raise InputError(f"{target}: subtype {subtype!r}; expected {known}")
+        raise InputError(f"subtype {subtype!r}; expected {known}")
+
+
+def _check_writable(target: Path, audio: NDArray[Any], rate: int, subtype: str) -> None:
+    suffix = target.suffix.lower()
+    try:
+        check_audio_format(suffix, subtype)
+    except InputError as error:
+        raise InputError(f"{target}: {error}") from None
     if not RATES[0] <= rate <= (655350 if suffix == ".flac" else RATES[1]):
         raise InputError(f"{target}: a rate of {rate} Hz cannot be written")
     if audio.ndim != 1 or audio.dtype.kind != "f":

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.atomic import write_whole
+from fastglow.atomic import write_whole
 from fastglow.audio.mel import Float32
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError

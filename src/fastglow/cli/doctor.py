@@ -14,6 +14,9 @@ def command(
     inputs: Annotated[
         list[Path], typer.Argument(help="Mels (.npy .npz .pt .safetensors) or folders of them.")
     ],
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of the recording, if known: tells the hop.")
+    ] = None,
     model: options.Model = None,
     hop: options.Hop = None,
     rate: options.Rate = None,
@@ -33,7 +36,7 @@ def command(
     healthy = True
     for task in tasks:
         try:
-            diagnosis = diagnose(read_raw_mel(task.source), config)
+            diagnosis = diagnose(read_raw_mel(task.source), config, seconds=seconds)
         except FastglowError as error:
             healthy = False
             typer.echo(f"error: {error}")

@@ -78,16 +78,14 @@ def command(
     Audio files are turned into mels first (copy-synthesis), which shows what the model can do
     at best. Files are written whole or not at all; bad inputs are reported and the rest done.
     """
-    from fastglow.audio import check_mel_scale
+    from fastglow.audio import check_audio_format, check_mel_scale
     from fastglow.cli.inputs import AUDIO_SUFFIXES, MEL_SUFFIXES, plan_tasks, read_list
-    from fastglow.errors import InputError
     from fastglow.vocoder import Vocoder
 
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:
         suffix = out.suffix.lower()
-    if suffix not in FORMATS:
-        raise InputError(f"--format {file_format}: expected wav or flac")
+    check_audio_format(suffix, subtype)
     check_mel_scale(mel_scale)
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
     tasks = plan_tasks(sources, out, suffix, MEL_SUFFIXES + AUDIO_SUFFIXES)
