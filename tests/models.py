@@ -18,6 +18,7 @@ ODD = {
     "odd channels, kernel 5, swapped halves": replace(
         TINY, wn=WNConfig(n_layers=4, n_channels=18, kernel_size=5), coupling="alternating"
     ),
+    "odd mel bands": replace(TINY, n_mel_channels=7),
     "one layer": replace(TINY, n_flows=3, wn=WNConfig(n_layers=1, n_channels=16)),
     "no early outputs, group of 4": replace(TINY, n_early_size=0, n_group=4),
     "group of 12, wide early outputs": replace(

@@ -12,6 +12,7 @@ from fastglow.engines.cpu import CpuEngine
 from fastglow.plan import Plan
 from fastglow.plan.evaluate import evaluate
 from fastglow.reference import WaveGlow
+
 from models import relative_error
 
 DATA = Path(__file__).parent / "data" / "checkpoints"

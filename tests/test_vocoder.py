@@ -11,6 +11,7 @@ from fastglow.checkpoint import save_safetensors
 from fastglow.errors import CheckpointError, InputError
 from fastglow.noise import normal
 from fastglow.reference.waveglow import WaveGlow
+
 from models import TINY, random_input, random_weights, relative_error
 
 

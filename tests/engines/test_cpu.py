@@ -7,11 +7,14 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastglow.engines.cpu import CpuEngine
 from fastglow.engines.cpu import engine as engine_module
+from fastglow.engines.cpu.jit import host
+from fastglow.engines.cpu.pack import bfloat16_pairs
 from fastglow.errors import EngineError
 from fastglow.plan import Plan
 from fastglow.plan.evaluate import evaluate
@@ -42,6 +45,35 @@ def test_a_ragged_hop():
     mel, noise = random_input(RAGGED, 11)
     found = run(CpuEngine(plan), mel, noise)[0]
     assert relative_error(found, evaluate(plan, mel[0], noise[0], 1.0)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_is_within_its_error_or_refused(name):
+    """A processor without it must say so; there is no emulation to fall back on silently."""
+    config, form = ODD[name[0]], name[1]
+    plan = Plan(random_weights(config), form)
+    if not host().bf16:
+        with pytest.raises(EngineError, match="fp32"):
+            CpuEngine(plan, precision="bf16")
+        return
+    mel, noise = random_input(config, 100)
+    engine = CpuEngine(plan, precision="bf16", threads=2)
+    found = run(engine, mel, noise)[0]
+    expected = evaluate(plan, mel[0], noise[0], 1.0)
+    assert 1e-5 < relative_error(found, expected) <= 1.5e-2
+    two = run(engine, np.repeat(mel, 2, axis=0), np.repeat(noise, 2, axis=0), [100, 57])
+    assert np.array_equal(two[0], found)
+    solo = run(engine, mel[:, :, :57], noise[:, : config.samples(57)])[0]
+    assert np.array_equal(two[1, : config.samples(57)], solo)
+
+
+def test_pairs_are_rounded_as_torch_rounds_to_bfloat16():
+    values = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    values[0, 0], values[1, 0] = 1 + 2**-8, 1 + 3 * 2**-8  # ties go to even
+    pairs = bfloat16_pairs(values).view(np.uint32)
+    expected = torch.tensor(values).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    assert np.array_equal(pairs & 0xFFFF, expected[0::2])
+    assert np.array_equal(pairs >> 16, expected[1::2])
 
 
 @pytest.mark.parametrize("form", ["phases", "published"])

@@ -60,7 +60,9 @@ def command(
         str, typer.Option(help="Convention of the mels; `fastglow doctor` tells which.")
     ] = "ln",
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto or fp32.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16 (half the time where the CPU has it).")
+    ] = "auto",
     conditioning: Annotated[str, typer.Option(help="auto, phases or published.")] = "auto",
     threads: options.Threads = None,
     file_format: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
@@ -172,7 +174,8 @@ def _read(task: Task, vocoder: Vocoder, mel_scale: str, warn: Callable[[str], No
     mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale, vocoder.config)
     diagnosis = diagnose(mel, vocoder.config)
     if not diagnosis.ok:
-        warn(f"{task.source}: {diagnosis.summary}; see `fastglow doctor {task.source}`")
+        mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
+        warn(f"{task.source}: {diagnosis.summary}{mend}")
     return mel
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastglow.engines.base import Float32
 from fastglow.engines.cpu.axis import Axis, Tile, tiles
 from fastglow.engines.cpu.context import Job
-from fastglow.engines.cpu.jit import compile_flow, host, yield_address
+from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
 from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow, padded
 from fastglow.engines.cpu.threads import available_threads
 from fastglow.errors import EngineError
@@ -34,30 +34,38 @@ class CpuEngine:
     """
 
     device = "cpu"
-    precision = "fp32"
 
-    def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, *, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
         """Pack the weights and make the machine code.
 
         Args:
             plan: What to run.
+            precision: "fp32", or "bf16" (products of bfloat16, sums and coupling in fp32).
             threads: How many; by default what the affinity and the container's quota allow.
 
         Raises:
-            EngineError: LLVM cannot make code for this processor.
+            EngineError: The processor lacks the precision, or LLVM cannot make code for it.
         """
+        self.precision = precision
         self.config, self.conditioning = plan.config, plan.conditioning
         self.threads = threads or available_threads()
         self._plan = plan
-        self._shape = host().shape
-        self._flow = compile_flow(plan.config.wn.kernel_size)
-        self._flows = [pack_flow(plan.flow(k), self._shape) for k in range(plan.config.n_flows)]
+        self._shape = host().shape(precision)
+        self._flow = compile_flow(plan.config.wn.kernel_size, precision)
+        self._mel_rows = plan.config.n_mel_channels
+        if plan.conditioning == "published":
+            self._mel_rows *= plan.config.n_group
+        self._flows = [
+            pack_flow(plan.flow(k), self._mel_rows, self._shape) for k in range(plan.config.n_flows)
+        ]
         self._channels = padded(plan.config.wn.n_channels, self._shape.rows)
         self._phases = plan.config.phases if plan.config.has_phases else 1
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="fastglow-cpu")
         self.description = (
-            f"cpu fp32, {self.threads} threads, {host().name} "
+            f"cpu {precision}, {self.threads} threads, {host().name} "
             f"({self._shape.lanes} lanes), {self.conditioning} conditioning"
         )
 
@@ -128,7 +136,7 @@ class CpuEngine:
                 job = self._job(flow, axis, tile, pitch)
                 job[Job.MEL] = source.ctypes.data
                 job[Job.MEL_PHASE] = source[0].size if len(source) > 1 else 0
-                job[Job.MEL_ROWS] = source.shape[1]
+                job[Job.MEL_ROWS] = self._mel_rows
                 job[Job.MASK] = axis.mask.ctypes.data
                 job[Job.AUDIO_IN], job[Job.AUDIO_OUT] = (p.ctypes.data for p in planes)
                 job[Job.STREAM_A], job[Job.STREAM_B] = (s.ctypes.data for s in streams)
@@ -136,7 +144,7 @@ class CpuEngine:
                 job[Job.COUNTERS] = counters[len(jobs)].ctypes.data
                 jobs.append(job)
             planes = planes[::-1]
-        self._dispatch(jobs, source.shape[1])
+        self._dispatch(jobs)
         del keep
         return planes[0]
 
@@ -185,7 +193,7 @@ class CpuEngine:
             for row, (at, count) in enumerate(axis.rows):
                 plane[0, :, at : at + count] = mel[row, :, :count]
             return plane
-        wide = config.n_mel_channels * config.n_group
+        wide = self._mel_rows
         plane = aligned((self._phases, wide, axis.pitch))
         for row, (at, count) in enumerate(axis.rows):
             steps = upsampled(self._plan, mel[row, :, : lengths[row]])
@@ -193,11 +201,11 @@ class CpuEngine:
             plane[:, :, at : at + count] = by_phase.transpose(2, 0, 1)
         return plane
 
-    def _dispatch(self, jobs: list[Int64], mel_rows: int) -> None:
+    def _dispatch(self, jobs: list[Int64]) -> None:
         """Let every thread walk through all jobs; they share the tasks of each."""
         config = self.config
         taps = config.wn.kernel_size * max(self._channels, config.n_group // 2 + 1)
-        mel = mel_rows * (self._plan.taps if self.conditioning == "phases" else 1)
+        mel = self._mel_rows * (self._plan.taps if self.conditioning == "phases" else 1)
         floats = (taps + mel + self._channels) * self._shape.block
         floats += config.n_group * self._shape.lanes
         addresses = [job.ctypes.data for job in jobs]

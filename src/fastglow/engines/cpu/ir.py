@@ -14,6 +14,16 @@ PTR = ir.PointerType()
 Value = Any  # llvmlite is untyped
 
 
+class _BFloat(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+BF16 = _BFloat()
+
+
 class Emitter:
     """Builds one function; integers given as Python ints become i64 constants.
 
@@ -124,12 +134,37 @@ class Emitter:
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """The fused multiply-add a * b + c, rounded once."""
-        name = f"llvm.fma.v{self.lanes}f32"
-        function = self.module.globals.get(name)
-        if function is None:
-            kind = ir.FunctionType(self.vector, [self.vector] * 3)
-            function = ir.Function(self.module, kind, name)
+        function = self._intrinsic(f"llvm.fma.v{self.lanes}f32", self.vector, [self.vector] * 3)
         return self.b.call(function, [a, b, c])
+
+    def dot(self, a: Value, b: Value, c: Value) -> Value:
+        """The sum c + a[even] * b[even] + a[odd] * b[odd] of lanes that hold two bfloat16 each."""
+        pairs = ir.VectorType(BF16, 2 * self.lanes)
+        a, b = (self.b.bitcast(pair, pairs) for pair in (a, b))
+        kinds = [self.vector, pairs, pairs]
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}"
+        return self.b.call(self._intrinsic(name, self.vector, kinds), [c, a, b])
+
+    def pair(self, even: Value, odd: Value) -> Value:
+        """Lanes of two bfloat16, the first in the low half, from two vectors of float32."""
+        narrow = ir.VectorType(BF16, self.lanes)
+        name = f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * self.lanes}"
+        convert = self._intrinsic(name, narrow, [self.vector])
+        halves = [
+            self.b.zext(
+                self.b.bitcast(
+                    self.b.call(convert, [x]), ir.VectorType(ir.IntType(16), self.lanes)
+                ),
+                self.ints,
+            )
+            for x in (even, odd)
+        ]
+        high = self.b.shl(halves[1], self.int_constant(16))
+        return self.b.bitcast(self.b.or_(halves[0], high), self.vector)
+
+    def _intrinsic(self, name: str, result: Value, kinds: Sequence[Value]) -> Value:
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, ir.FunctionType(result, list(kinds)), name)
 
     def keep(self, mask: Value, value: Value) -> Value:
         """``value`` where the float32 mask is not zero, 0 elsewhere (NaN does not leak)."""

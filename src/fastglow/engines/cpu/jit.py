@@ -8,8 +8,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import llvmlite.binding as llvm
 
@@ -20,6 +21,7 @@ from fastglow.engines.cpu.products import Shape
 from fastglow.errors import EngineError
 
 Flow = Callable[[int, int], None]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,27 @@ class Host:
     Attributes:
         name: For example "znver4".
         features: LLVM's feature string.
-        shape: The register tile that suits it.
+        tile: The register tile that suits it.
+        bf16: Whether it multiplies bfloat16 (AVX-512 BF16).
     """
 
     name: str
     features: str
-    shape: Shape
+    tile: Shape
+    bf16: bool
+
+    def shape(self, precision: Precision) -> Shape:
+        """The register tile for a precision.
+
+        Raises:
+            EngineError: The processor lacks it.
+        """
+        if precision == "bf16" and not self.bf16:
+            raise EngineError(
+                f"bf16 needs a processor with AVX-512 BF16 (this is {self.name or 'held back'}); "
+                "use fp32"
+            )
+        return replace(self.tile, depth=2) if precision == "bf16" else self.tile
 
 
 @functools.cache
@@ -52,12 +69,12 @@ def host() -> Host:
         found = {} if limit == "baseline" else {"avx2": True, "fma": True, "avx512f": False}
     features = ",".join(f"{'+' if on else '-'}{key}" for key, on in sorted(found.items()))
     if found.get("avx512f"):
-        return Host(name, features, Shape(lanes=16, rows=8))
+        return Host(name, features, Shape(lanes=16, rows=8), bool(found.get("avx512bf16")))
     if found.get("avx2") and found.get("fma"):
-        return Host(name, features, Shape(lanes=8, rows=4))  # 16 registers
+        return Host(name, features, Shape(lanes=8, rows=4), False)  # 16 registers
     if found.get("neon"):
-        return Host(name, features, Shape(lanes=4, rows=8))
-    return Host(name, features, Shape(lanes=4, rows=4))
+        return Host(name, features, Shape(lanes=4, rows=8), False)
+    return Host(name, features, Shape(lanes=4, rows=4), False)
 
 
 class _DiskCache:
@@ -86,14 +103,14 @@ class _DiskCache:
 
 
 @functools.cache
-def compile_flow(kernel: int) -> Flow:
+def compile_flow(kernel: int, precision: Precision) -> Flow:
     """The machine code of one flow for WN kernels of this size: flow(job, scratch).
 
     Raises:
-        EngineError: LLVM cannot make code for this processor.
+        EngineError: The processor lacks the precision, or LLVM cannot make code for it.
     """
     machine = host()
-    text = str(build_module(machine.shape, kernel))
+    text = str(build_module(machine.shape(precision), kernel))
     version = ".".join(map(str, llvm.llvm_version_info))
     parts = (__version__, version, machine.name, machine.features, text)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

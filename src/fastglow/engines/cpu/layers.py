@@ -50,6 +50,11 @@ class _Block:
     def weight(self, field: Layer) -> Value:
         return self.e.pointer(self.layer, field)
 
+    def units(self, rows: Value) -> Value:
+        """Panel rows that ``rows`` values of K take."""
+        depth = self.shape.depth
+        return rows if depth == 1 else self.e.div(self.e.add(rows, depth - 1), depth)
+
     def plane(self, base: Value, phase: Value, rows: Value, pitch: Value, frame: Value) -> Value:
         return self.e.at(base, self.e.add(self.e.mul(phase, rows, pitch), frame))
 
@@ -81,15 +86,16 @@ class _Block:
                 frame = e.add(guard, self.frame, shift)
                 source = self.plane(self.stream(odd=False), phase, channels, pitch, frame)
                 e.b.call(self.pack, [source, pitch, channels, panel])
-                panel = e.at(panel, e.mul(channels, self.shape.block))
-            rows = e.mul(channels, self.kernel)
+                panel = e.at(panel, e.mul(self.units(channels), self.shape.block))
+            rows = e.mul(self.units(channels), self.kernel)
         return rows, panel, self.mel_taps(panel)
 
     def audio_taps(self, panel: Value, dilation: Value) -> tuple[Value, Value]:
         """Layer 0 reads the conditioning half of the audio, then a row of ones for each tap."""
         e, rows = self.e, self.number(Job.GIVEN_ROWS)
         pitch, base = self.number(Job.AUDIO_PITCH), self.number(Job.AUDIO_FRAME)
-        frames, ones = [], e.at(panel, e.mul(rows, self.kernel, self.shape.block))
+        units, frames = self.units(rows), []
+        ones = e.at(panel, e.mul(units, self.kernel, self.shape.block))
         for j in range(self.kernel):
             phase, shift = self.tap(j, dilation)
             frames.append(e.add(base, self.frame, shift))
@@ -97,12 +103,12 @@ class _Block:
             group = self.number(Job.GROUP_ROWS)
             source = self.plane(self.address(Job.AUDIO_IN), phase, group, pitch, at)
             e.b.call(self.pack, [source, pitch, rows, panel])
-            panel = e.at(panel, e.mul(rows, self.shape.block))
+            panel = e.at(panel, e.mul(units, self.shape.block))
         for j, frame in enumerate(frames):
             mask = e.at(self.address(Job.MASK), frame)
             e.b.call(self.pack, [mask, I64(0), I64(1), e.at(ones, j * self.shape.block)])
         end = e.at(ones, self.kernel * self.shape.block)
-        return e.mul(e.add(rows, 1), self.kernel), end
+        return e.mul(e.add(units, 1), self.kernel), end
 
     def mel_taps(self, panel: Value) -> Value:
         """Pack J frames of the conditioning input, the newest first; returns the rows."""
@@ -113,11 +119,11 @@ class _Block:
 
         def one(j: Value) -> None:
             source = e.at(self.address(Job.MEL), e.add(phase, e.b.sub(base, j)))
-            target = e.at(panel, e.mul(j, rows, self.shape.block))
+            target = e.at(panel, e.mul(j, self.units(rows), self.shape.block))
             e.b.call(self.pack, [source, pitch, rows, target])
 
         e.loop(0, taps, one)
-        return e.mul(rows, taps)
+        return e.mul(self.units(rows), taps)
 
     def emit(self, last: bool) -> None:
         """The whole block."""
@@ -133,7 +139,7 @@ class _Block:
             taps_at = e.at(self.weight(Layer.TAPS), e.mul(group, rows, shape.rows))
             mel_at = e.at(mel_weight, e.mul(group, mel_rows, shape.rows))
             bias = e.at(self.weight(Layer.GATE_BIAS), e.mul(group, shape.rows))
-            out = e.at(acts, e.mul(group, pairs * shape.block))
+            out = e.at(acts, e.mul(group, pairs // shape.depth * shape.block))
             e.b.call(self.gate, [self.scratch, taps_at, rows, mel, mel_at, mel_rows, bias, out])
 
         e.loop(0, e.div(channels, pairs), one)
@@ -147,19 +153,20 @@ class _Block:
         pitch, frame = self.number(Job.PITCH), e.add(self.number(Job.GUARD), self.frame)
         here = self.plane(self.stream(odd=False), self.phase, channels, pitch, frame)
         out = self.plane(self.stream(odd=True), self.phase, channels, pitch, frame)
-        given = self.number(Job.GIVEN_ROWS) if self.first else I64(0)
+        given = self.units(self.number(Job.GIVEN_ROWS)) if self.first else I64(0)
+        k = self.units(channels)
         centre = e.at(self.scratch, e.mul(given, self.kernel // 2, shape.block))
         mask = e.at(self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame))
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)
-            weight = e.at(self.weight(Layer.RESIDUAL), e.mul(row, channels))
+            weight = e.at(self.weight(Layer.RESIDUAL), e.mul(row, k))
             begin = e.at(self.weight(Layer.START), e.mul(row, given))
             bias = e.at(self.weight(Layer.RESIDUAL_BIAS), row)
             offset = e.mul(row, pitch)
             source = self.address(Job.ZEROS) if self.first else e.at(here, offset)
             step = I64(0) if self.first else pitch
-            products = [acts, weight, channels, centre, begin, given]
+            products = [acts, weight, k, centre, begin, given]
             e.b.call(self.linear, [*products, bias, source, step, mask, e.at(out, offset), pitch])
 
         e.loop(0, e.div(channels, shape.rows), one)
@@ -168,18 +175,18 @@ class _Block:
         """Add this layer's share of [b, log_s]."""
         e, shape, channels = self.e, self.shape, self.number(Job.CHANNELS)
         pitch, rows = self.number(Job.PITCH), self.number(Job.OUTPUT_ROWS)
-        frame = e.add(self.number(Job.GUARD), self.frame)
+        frame, k = e.add(self.number(Job.GUARD), self.frame), self.units(channels)
         out = self.plane(self.address(Job.OUTPUT), self.phase, rows, pitch, frame)
         mask = e.at(self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame))
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)
-            weight = e.at(self.weight(Layer.OUTPUT), e.mul(row, channels))
+            weight = e.at(self.weight(Layer.OUTPUT), e.mul(row, k))
             bias = e.at(self.weight(Layer.OUTPUT_BIAS), row)
             place = e.at(out, e.mul(row, pitch))
             source = self.address(Job.ZEROS) if self.first else place
             step = I64(0) if self.first else pitch
-            products = [acts, weight, channels, acts, weight, I64(0)]
+            products = [acts, weight, k, acts, weight, I64(0)]
             e.b.call(self.linear, [*products, bias, source, step, mask, place, pitch])
 
         e.loop(0, e.div(rows, shape.rows), one)

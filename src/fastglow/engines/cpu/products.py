@@ -26,21 +26,29 @@ class Shape:
     Attributes:
         lanes: float32 numbers in one vector.
         rows: Output rows in one group.
+        depth: Values of K in one 32-bit number: 1 float32, or 2 bfloat16.
     """
 
     lanes: int
     rows: int
+    depth: int = 1
 
     @property
     def block(self) -> int:
         """Frames in a block."""
         return VECTORS * self.lanes
 
+    @property
+    def precision(self) -> str:
+        """What products are made of; sums are float32 always."""
+        return "fp32" if self.depth == 1 else "bf16"
+
 
 def _accumulate(
     e: Emitter, shape: Shape, width: int, sums: list[Value], panel: Value, weight: Value, k: Value
 ) -> list[Value]:
     """sums[row, vector] += weight[:, row] * panel[:, vector] over K rows of the panel."""
+    multiply = e.fma if shape.depth == 1 else e.dot
 
     def step(index: Value, *running: Value) -> list[Value]:
         row = e.at(panel, e.mul(index, shape.block))
@@ -50,7 +58,7 @@ def _accumulate(
         for r in range(shape.rows):
             factor = e.broadcast(weights, r)
             for v in range(width):
-                out.append(e.fma(factor, inputs[v], running[r * width + v]))
+                out.append(multiply(factor, inputs[v], running[r * width + v]))
         return out
 
     return e.loop(0, k, step, sums)
@@ -68,9 +76,11 @@ def emit_gate(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     sums = _accumulate(e, shape, width, sums, taps, taps_weight, taps_k)
     sums = _accumulate(e, shape, width, sums, mel, mel_weight, mel_k)
     pairs = shape.rows // 2
-    for r in range(pairs):
-        for v in range(width):
-            value = gate(e, sums[r * width + v], sums[(r + pairs) * width + v])
+    for v in range(width):
+        values = [gate(e, sums[r * width + v], sums[(r + pairs) * width + v]) for r in range(pairs)]
+        if shape.depth == 2:
+            values = [e.pair(*values[r : r + 2]) for r in range(0, pairs, 2)]
+        for r, value in enumerate(values):
             e.store(value, acts, r * shape.block + v * shape.lanes)
     return e.end()
 
@@ -98,7 +108,10 @@ def emit_linear(module: ir.Module, shape: Shape, width: int) -> ir.Function:
 
 
 def emit_pack(module: ir.Module, shape: Shape, width: int) -> ir.Function:
-    """pack(source, pitch, rows, panel): rows of a plane into a contiguous panel."""
+    """pack(source, pitch, rows, panel): rows of a plane into a contiguous panel.
+
+    In bfloat16 two rows share one row of the panel; an odd last row is paired with zeros.
+    """
     e = Emitter(module, f"pack_{width}", [PTR, I64, I64, PTR], shape.lanes)
     source, pitch, rows, panel = e.args
 
@@ -107,5 +120,19 @@ def emit_pack(module: ir.Module, shape: Shape, width: int) -> ir.Function:
         for v in range(width):
             e.store(e.load(start, v * shape.lanes), target, v * shape.lanes)
 
-    e.loop(0, rows, copy)
+    def narrow(row: Value, second: bool = True) -> None:
+        start = e.at(source, e.mul(row, 2, pitch))
+        target = e.at(panel, e.mul(row, shape.block))
+        for v in range(width):
+            even, after = e.load(start, v * shape.lanes), e.at(start, pitch)
+            odd = e.load(after, v * shape.lanes) if second else e.constant(0.0)
+            e.store(e.pair(even, odd), target, v * shape.lanes)
+
+    if shape.depth == 1:
+        e.loop(0, rows, copy)
+        return e.end()
+    whole = e.div(rows, 2)
+    e.loop(0, whole, narrow)
+    with e.b.if_then(e.less(e.mul(whole, 2), rows)):
+        narrow(whole, second=False)
     return e.end()
