@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks.cpu --help``; experiments are logged in ``LOG.md``."""

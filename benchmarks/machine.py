@@ -1,0 +1,112 @@
+"""What a figure depends on: processor, cores, versions, commit, environment switches.
+
+Nothing here names a host, a user or a path.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from fastglow.engines.cpu.jit import host
+from fastglow.engines.cpu.threads import available_threads
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("numpy", "llvmlite", "torch", "onnx", "onnxruntime", "openvino")
+SWITCHES = (
+    "FASTGLOW_CPU",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "OMP_PROC_BIND",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "KMP_AFFINITY",
+    "MKL_NUM_THREADS",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.machine()
+
+
+def huge_pages() -> str:
+    """When the kernel backs memory with huge pages, for example "madvise"."""
+    try:
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return "unknown"
+    found = re.search(r"\[(\w+)\]", text)
+    return found.group(1) if found else "unknown"
+
+
+def commit() -> dict[str, Any]:
+    """The commit that ran, and whether files under src/ or benchmarks/ differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "src", "benchmarks/*.py")
+        return {"commit": git("rev-parse", "--short=12", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "dirty": None}
+
+
+def versions() -> dict[str, str]:
+    """Python, LLVM and every runtime that is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "absent"
+    found["LLVM"] = ".".join(map(str, llvm.llvm_version_info))
+    return found
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """Everything that belongs at the head of a result."""
+    target = host()
+    return {
+        "machine": {
+            "processor": processor(),
+            "target": target.name or "baseline",
+            "lanes": target.shape("fp32").lanes,
+            "cores_available": available_threads(),
+            "threads_used": threads,
+            "huge_pages": huge_pages(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "load_average": [round(x, 2) for x in os.getloadavg()],
+        },
+        "versions": versions(),
+        **commit(),
+        "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+    }
+
+
+def slug(threads: int) -> str:
+    """The processor as part of a file name, for example "amd-epyc-znver5-2t"."""
+    words = re.sub(r"\(.*?\)|\bCPU\b.*|\b\d+-Core\b.*|@.*", "", processor())
+    text = f"{words} {host().name or 'baseline'} {threads}t".lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")

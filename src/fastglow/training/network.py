@@ -1,0 +1,254 @@
+"""The inverse of WaveGlow arranged for training: parameters stacked, channels last.
+
+It computes what :meth:`fastglow.reference.WaveGlow.infer` computes (the tests hold it to that),
+with the skip path folded into ``end``. Each 1x1 convolution is stored as its inverse, which is
+all that the inverse direction uses, and is inverted once at export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastglow.config import WaveGlowConfig
+from fastglow.errors import InputError
+from fastglow.reference import WaveGlow
+
+
+def layer(
+    x: Tensor, cond: Tensor, weight: Tensor, res: Tensor | None, res_bias: Tensor | None,
+    fold: Tensor, dilation: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One WN layer.
+
+    Args:
+        x: [B, T, C], the residual stream.
+        cond: [B, T, 2C], conditioning with every bias.
+        weight: [taps, C, 2C].
+        res: [C, C]; None in the last layer.
+        res_bias: [C]; None in the last layer.
+        fold: [C, E], ``end`` applied to this layer's skip.
+        dilation: Steps between taps.
+
+    Returns:
+        The next residual stream [B, T, C] and this layer's share of the output [B, T, E].
+    """
+    taps, channels = weight.shape[:2]
+    reach = (taps // 2) * dilation
+    padded = functional.pad(x, (0, 0, reach, reach))
+    gates = cond
+    for j in range(taps):
+        gates = gates + padded[:, j * dilation : j * dilation + x.shape[1]] @ weight[j]
+    acts = torch.tanh(gates[..., :channels]) * torch.sigmoid(gates[..., channels:])
+    if res is not None and res_bias is not None:
+        x = x + acts @ res + res_bias
+    return x, acts @ fold
+
+
+class FlowParameters(nn.Module):
+    """The parameters of one flow; products are written ``x @ weight``."""
+
+    def __init__(self, config: WaveGlowConfig, channels: int) -> None:
+        super().__init__()
+        c, taps, layers = config.wn.n_channels, config.wn.kernel_size, config.wn.n_layers
+        half, bands = channels // 2, config.n_mel_channels * config.n_group
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.zeros(shape))
+
+        self.mixing = parameter(channels, channels)  # the inverse of convinv
+        self.start_weight, self.start_bias = parameter(half, c), parameter(c)
+        self.cond_weight = parameter(bands, layers * 2 * c)
+        self.cond_bias = parameter(layers * 2 * c)
+        self.in_weight, self.in_bias = parameter(layers, taps, c, 2 * c), parameter(layers, 2 * c)
+        self.res_weight, self.res_bias = parameter(layers - 1, c, c), parameter(layers - 1, c)
+        self.skip_weight, self.skip_bias = parameter(layers, c, c), parameter(layers, c)
+        self.end_weight, self.end_bias = parameter(c, 2 * half), parameter(2 * half)
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The conditioning's whole bias [2CL], ``end`` of each skip [L, C, E] and its bias [E]."""
+        bias = self.cond_bias + self.in_bias.flatten()
+        fold = self.skip_weight @ self.end_weight
+        return bias, fold, self.end_bias + self.skip_bias.sum(0) @ self.end_weight
+
+    def forward(self, kept: Tensor, cond: Tensor) -> Tensor:
+        """``b`` and ``log_s`` [B, T, E] from ``kept`` [B, T, half] and ``cond`` [B, T, bands]."""
+        bias, fold, out = self.folded()
+        conditioning = (cond @ self.cond_weight + bias).chunk(len(self.in_weight), dim=-1)
+        x, last = kept @ self.start_weight + self.start_bias, len(self.in_weight) - 1
+        for i, weight in enumerate(self.in_weight):
+            res = None if i == last else self.res_weight[i]
+            res_bias = None if i == last else self.res_bias[i]
+            x, part = layer(x, conditioning[i], weight, res, res_bias, fold[i], 2**i)
+            out = out + part
+        return out
+
+
+class InverseNetwork(nn.Module):
+    """Noise and mel to audio, differentiable and fast.
+
+    Args:
+        config: Hyperparameters; the hop must be a whole number of groups and the upsampling's
+            kernel a whole number of hops.
+
+    Raises:
+        InputError: The hyperparameters do not allow it.
+    """
+
+    def __init__(self, config: WaveGlowConfig) -> None:
+        super().__init__()
+        if not config.has_phases or config.upsample_kernel % config.hop_length:
+            raise InputError(
+                f"cannot train with hop {config.hop_length}, groups of {config.n_group} and an "
+                f"upsampling kernel of {config.upsample_kernel}: expected whole multiples"
+            )
+        self.config = config
+        mel = config.n_mel_channels
+        self.upsample_weight = nn.Parameter(torch.zeros(mel, mel, config.upsample_kernel))
+        self.upsample_bias = nn.Parameter(torch.zeros(mel))
+        self.flows = nn.ModuleList(FlowParameters(config, n) for n in config.flow_channels)
+
+    def parameters_of_flows(self) -> list[FlowParameters]:
+        """The flows, flow 0 first."""
+        return cast(list[FlowParameters], list(self.flows))
+
+    def upsample_matrix(self) -> Tensor:
+        """The upsampling as a product: [taps * n_mel, phases * n_mel * n_group]."""
+        config, mel = self.config, self.config.n_mel_channels
+        w = self.upsample_weight.reshape(mel, mel, -1, config.phases, config.n_group)
+        return w.permute(2, 0, 3, 1, 4).reshape(-1, config.phases * mel * config.n_group)
+
+    def neighbours(self, mel: Tensor) -> Tensor:
+        """Each frame beside its predecessors: [B, n_mel, frames] to [B, frames, taps * n_mel]."""
+        taps, frames = self.config.upsample_kernel // self.config.hop_length, mel.shape[2]
+        padded = functional.pad(mel.transpose(1, 2), (0, 0, taps - 1, 0))
+        return torch.cat([padded[:, taps - 1 - j :][:, :frames] for j in range(taps)], dim=2)
+
+    def conditioning_bias(self) -> Tensor:
+        """The upsampling's bias in the squeezed layout [n_mel * n_group]."""
+        return self.upsample_bias.repeat_interleave(self.config.n_group)
+
+    def forward(self, mel: Tensor, noise: Tensor, sigma: float | Tensor = 1.0) -> Tensor:
+        """Audio from noise.
+
+        Args:
+            mel: [B, n_mel, frames].
+            noise: [B, samples], standard normal, in the audio's layout.
+            sigma: The noise's scale: a number, or [B, 1] for one a row.
+
+        Returns:
+            [B, samples], as ``noise``.
+        """
+        config, batch = self.config, noise.shape[0]
+        z = (noise * sigma).reshape(batch, -1, config.n_group)
+        couplings, flows = self._couplings(mel), self.parameters_of_flows()
+        pending = config.n_group - config.flow_channels[-1]
+        x = z[..., pending:]
+        for k in reversed(range(config.n_flows)):
+            swap = config.coupling == "alternating" and k % 2 == 1
+            lower, upper = x.chunk(2, dim=-1)
+            kept, changed = (upper, lower) if swap else (lower, upper)
+            b, log_s = couplings[k](kept).chunk(2, dim=-1)
+            changed = (changed - b) * torch.exp(-log_s)
+            x = torch.cat((changed, kept) if swap else (kept, changed), dim=-1)
+            x = self._mix(x, flows[k].mixing)
+            if config.is_early(k):
+                pending -= config.n_early_size
+                x = torch.cat((z[..., pending : pending + config.n_early_size], x), dim=-1)
+        return x.reshape(batch, -1)
+
+    def _couplings(self, mel: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """For each flow, the function from the channels kept to ``b`` and ``log_s``."""
+        if self.fused(mel):
+            from fastglow.training.fused import couplings
+
+            return couplings(self, mel)
+        batch, _, frames = mel.shape
+        cond = self.neighbours(mel) @ self.upsample_matrix()
+        cond = cond.reshape(batch, frames * self.config.phases, -1) + self.conditioning_bias()
+        return [partial(flow, cond=cond) for flow in self.parameters_of_flows()]
+
+    def _mix(self, x: Tensor, mixing: Tensor) -> Tensor:
+        if x.is_cuda:
+            from fastglow.training.fused import tall_product
+
+            return tall_product(x, mixing.T)
+        return x @ mixing.T
+
+    def fused(self, mel: Tensor) -> bool:
+        """Whether the Triton kernels serve this input: CUDA, 16 to 128 channels."""
+        return (
+            mel.is_cuda
+            and self.config.wn.n_channels in (16, 32, 64, 128)
+            and self.config.n_group <= 16
+        )
+
+    @classmethod
+    def from_tensors(
+        cls, config: WaveGlowConfig, tensors: Mapping[str, np.ndarray | Tensor]
+    ) -> InverseNetwork:
+        """The network with tensors under their published names, in fp32."""
+        network = cls(config)
+        t = {n: torch.as_tensor(v).to(torch.float64) for n, v in tensors.items()}
+        c, layers = config.wn.n_channels, range(config.wn.n_layers)
+        state = {"upsample_weight": t["upsample.weight"], "upsample_bias": t["upsample.bias"]}
+        for k, flow in enumerate(network.parameters_of_flows()):
+            into, wn = f"flows.{k}.", f"WN.{k}."
+            state[into + "mixing"] = torch.linalg.inv(t[f"convinv.{k}.conv.weight"].squeeze(-1))
+            for name, source in (("start", "start"), ("cond", "cond_layer"), ("end", "end")):
+                state[f"{into}{name}_weight"] = t[f"{wn}{source}.weight"].squeeze(-1).T
+                state[f"{into}{name}_bias"] = t[f"{wn}{source}.bias"]
+            inner = [t[f"{wn}in_layers.{i}.weight"].permute(2, 1, 0) for i in layers]
+            state[into + "in_weight"] = torch.stack(inner)
+            state[into + "in_bias"] = torch.stack([t[f"{wn}in_layers.{i}.bias"] for i in layers])
+            weights = [t[f"{wn}res_skip_layers.{i}.weight"].squeeze(-1).T for i in layers]
+            biases = [t[f"{wn}res_skip_layers.{i}.bias"] for i in layers]
+            state[into + "skip_weight"] = torch.stack([w[:, -c:] for w in weights])
+            state[into + "skip_bias"] = torch.stack([b[-c:] for b in biases])
+            if len(layers) > 1:
+                state[into + "res_weight"] = torch.stack([w[:, :c] for w in weights[:-1]])
+                state[into + "res_bias"] = torch.stack([b[:c] for b in biases[:-1]])
+            else:
+                state[into + "res_weight"] = flow.res_weight
+                state[into + "res_bias"] = flow.res_bias
+        network.load_state_dict(state)
+        return network
+
+    @classmethod
+    def untrained(cls, config: WaveGlowConfig) -> InverseNetwork:
+        """The network as training from nothing starts it: PyTorch's defaults, ``end`` at zero."""
+        return cls.from_tensors(config, WaveGlow(config).to_tensors())
+
+    def to_tensors(self) -> dict[str, np.ndarray]:
+        """fp32 arrays by published name."""
+        out: dict[str, Tensor] = {
+            "upsample.weight": self.upsample_weight,
+            "upsample.bias": self.upsample_bias,
+        }
+        for k, flow in enumerate(self.parameters_of_flows()):
+            inverse = flow.mixing.detach().double().cpu()
+            out[f"convinv.{k}.conv.weight"] = torch.linalg.inv(inverse).unsqueeze(-1)
+            for name, source in (("start", "start"), ("cond", "cond_layer"), ("end", "end")):
+                weight = getattr(flow, f"{name}_weight")
+                out[f"WN.{k}.{source}.weight"] = weight.T.unsqueeze(-1)
+                out[f"WN.{k}.{source}.bias"] = getattr(flow, f"{name}_bias")
+            for i in range(len(flow.in_weight)):
+                at = f"WN.{k}.in_layers.{i}."
+                out[at + "weight"], out[at + "bias"] = (
+                    flow.in_weight[i].permute(2, 1, 0),
+                    flow.in_bias[i],
+                )
+                weights, biases = [flow.skip_weight[i]], [flow.skip_bias[i]]
+                if i < len(flow.res_weight):
+                    weights.insert(0, flow.res_weight[i])
+                    biases.insert(0, flow.res_bias[i])
+                at = f"WN.{k}.res_skip_layers.{i}."
+                out[at + "weight"] = torch.cat(weights, dim=1).T.unsqueeze(-1)
+                out[at + "bias"] = torch.cat(biases)
+        return {n: v.detach().float().cpu().contiguous().numpy() for n, v in out.items()}

@@ -1,0 +1,120 @@
+"""Training lowers its loss, and a resumed run is the run that never stopped."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastglow.config import WaveGlowConfig
+from fastglow.errors import InputError
+from fastglow.reference import WaveGlow
+from fastglow.training.data import Segments
+from fastglow.training.losses import LossConfig, Resolution
+from fastglow.training.network import InverseNetwork
+from fastglow.training.objective import Objective, TrainConfig
+from fastglow.training.trainer import Trainer, limit_conditioning
+
+LOSS = LossConfig(resolutions=(Resolution(64, 16), Resolution(128, 32, 12)))
+
+
+def make(
+    config: WaveGlowConfig, waves: list[torch.Tensor], steps: int, muon: bool = False
+) -> Trainer:
+    torch.manual_seed(0)
+    train = TrainConfig(
+        steps=steps, batch=8, segment=512, learning_rate=4e-3, warmup=5, ema=0.9, muon=muon,
+        loss=LOSS,
+    )  # fmt: skip
+    segments = Segments(waves, train.segment, config.mel.n_fft // 2)
+    return Trainer(InverseNetwork.untrained(config), segments, train)
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_the_loss_falls(config: WaveGlowConfig, waves: list[torch.Tensor], muon: bool) -> None:
+    trainer = make(config, waves, steps=80, muon=muon)
+    losses = [float(trainer.step()["loss"]) for _ in range(80)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
+    assert trainer.config.rate(79) < 1e-5  # the schedule has run out
+    averaged = trainer.averaged()
+    with torch.no_grad():
+        terms = Objective(averaged, trainer.config)(trainer.audio, trainer.noise, trainer.sigma)
+    assert float(terms["loss"]) < 0.6 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_resuming_is_not_stopping(
+    config: WaveGlowConfig, waves: list[torch.Tensor], muon: bool, tmp_path: Path
+) -> None:
+    whole = make(config, waves, steps=8, muon=muon)
+    for _ in range(8):
+        whole.step()
+    first = make(config, waves, steps=8, muon=muon)
+    for _ in range(3):
+        first.step()
+    first.save(tmp_path / "state.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+    second = make(config, waves, steps=8, muon=muon)
+    second.load(tmp_path / "state.pt")
+    assert second.done == 3
+    for _ in range(5):
+        second.step()
+    assert torch.equal(second.weights, whole.weights)
+    assert torch.equal(second.average, whole.average)
+
+
+def test_another_models_state_is_refused(
+    config: WaveGlowConfig, waves: list[torch.Tensor], tmp_path: Path
+) -> None:
+    trainer = make(config, waves, steps=1)
+    state = trainer.state_dict()
+    state["model_config"] = {**state["model_config"], "n_flows": 9}
+    with pytest.raises(InputError, match="other hyperparameters"):
+        trainer.load_state_dict(state)
+
+
+def test_a_step_that_is_not_finite_is_skipped(
+    config: WaveGlowConfig, waves: list[torch.Tensor]
+) -> None:
+    trainer = make(config, waves, steps=20)
+    for _ in range(3):
+        trainer.step()
+    trainer._draw(3)
+    trainer.audio[0, 0] = float("nan")
+    trainer._compute()
+    trainer._update()
+    assert torch.isfinite(trainer.weights).all()
+    assert torch.isfinite(trainer.running_norm)
+
+
+def test_what_is_trained_is_what_the_reference_infers(
+    config: WaveGlowConfig, waves: list[torch.Tensor]
+) -> None:
+    trainer = make(config, waves, steps=5)
+    for _ in range(5):
+        trainer.step()
+    reference = WaveGlow.from_tensors(config, trainer.network.to_tensors())
+    mel, noise = torch.randn(1, 12, 9).double(), torch.randn(1, 288).double()
+    expected = reference.infer(mel, noise, 0.6)
+    found = trainer.network(mel.float(), noise.float(), 0.6)
+    assert (found - expected).norm() / expected.norm() < 1e-4
+
+
+def test_conditioning_is_limited() -> None:
+    u, v = (torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0] for _ in range(2))
+    matrix = u @ torch.diag(torch.tensor([300.0, 2.0, 0.5, 1e-6]).double()) @ v
+    limited = limit_conditioning(matrix, 0.02)
+    expected = torch.tensor([50.0, 2.0, 0.5, 0.02]).double()
+    torch.testing.assert_close(torch.linalg.svdvals(limited), expected)
+    torch.testing.assert_close(limit_conditioning(limited, 0.02), limited)
+
+
+def test_the_schedule_rises_and_ends_at_zero() -> None:
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup=10)
+    rates = [config.rate(i) for i in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert np.argmax(rates) in (9, 10)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
