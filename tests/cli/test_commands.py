@@ -156,7 +156,7 @@ def test_a_bad_mel_is_one_clear_line_and_no_file(cli, model, tmp_path, name):
         (["vocode", "a.npy", "a.npy"], "a.npy"),
         (["mel", "a.npy"], "a.npy"),
         (["convert", "none.pt", "-o", "x"], "none.pt"),
-        (["convert", "bootstrap-64", "-o", "x", "--to", "onnx"], "onnx"),
+        (["convert", "glow-64", "-o", "x", "--to", "onnx"], "onnx"),
         (["info", "none"], "none"),
         (["doctor", "none.npy"], "none.npy"),
         (["frobnicate"], "frobnicate"),

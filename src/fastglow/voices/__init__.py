@@ -8,7 +8,7 @@ from pathlib import Path
 from fastglow.errors import InputError
 
 FOLDER = Path(__file__).parent
-DEFAULT = "bootstrap-64"
+DEFAULT = "glow-64"
 
 
 def names() -> list[str]:

@@ -6,8 +6,7 @@ import llvmlite.ir as ir
 
 from fastglow.engines.cpu.context import Job
 from fastglow.engines.cpu.functions import exp
-from fastglow.engines.cpu.ir import I64, PTR, Emitter, Value
-from fastglow.engines.cpu.products import Shape
+from fastglow.engines.cpu.ir import I64, PTR, Emitter, Shape, Value
 
 
 def emit_coupling(module: ir.Module, shape: Shape) -> ir.Function:
@@ -15,7 +14,7 @@ def emit_coupling(module: ir.Module, shape: Shape) -> ir.Function:
 
     changed = (changed - b) * exp(-log_s), then the inverse 1x1 convolution, in float32.
     """
-    e = Emitter(module, "coupling", [PTR, PTR, I64, I64, I64], shape.lanes)
+    e = Emitter(module, "coupling", [PTR, PTR, I64, I64, I64], shape)
     job, scratch, phase, begin, end = e.args
 
     def number(field: Job) -> Value:

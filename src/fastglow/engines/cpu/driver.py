@@ -14,9 +14,8 @@ import llvmlite.ir as ir
 
 from fastglow.engines.cpu.context import Job, Layer
 from fastglow.engines.cpu.coupling import emit_coupling
-from fastglow.engines.cpu.ir import I32, I64, PTR, Emitter, Value
+from fastglow.engines.cpu.ir import I32, I64, PTR, Emitter, Shape, Value
 from fastglow.engines.cpu.layers import emit_layer, emit_products
-from fastglow.engines.cpu.products import Shape
 
 SPINS = 4000  # polls, about 10 us, before a waiting thread offers its core to others
 DONE = 8  # its own cache line
@@ -42,7 +41,7 @@ def _emit_flow(
     coupling: ir.Function,
 ) -> None:
     """flow(job, scratch): one flow over one tile, all its layers and the coupling."""
-    e = Emitter(module, "flow", [PTR, PTR], shape.lanes, exported=True)
+    e = Emitter(module, "flow", [PTR, PTR], shape, exported=True)
     job, scratch = e.args
     count, table = e.field(job, Job.LAYERS), e.pointer(job, Job.LAYER_TABLE)
     frames = e.field(job, Job.FRAMES)

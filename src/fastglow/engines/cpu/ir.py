@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.ir as ir
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I32, I64 = ir.IntType(32), ir.IntType(64)
 F32 = ir.FloatType()
 PTR = ir.PointerType()
 Value = Any  # llvmlite is untyped
@@ -23,12 +24,38 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 
 BF16 = _BFloat()
 
+VECTORS = 3  # of frames in a block
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The register tile that suits a processor.
+
+    Attributes:
+        lanes: float32 numbers in one vector.
+        rows: Output rows in one group.
+        depth: Values of K in one 32-bit number: 1 float32, or 2 bfloat16.
+        fused: Whether the processor multiplies and adds in one instruction; without, asking
+            LLVM for one would call the C library for each lane (10 times slower).
+    """
+
+    lanes: int
+    rows: int
+    depth: int = 1
+    fused: bool = True
+
+    @property
+    def block(self) -> int:
+        """Frames in a block."""
+        return VECTORS * self.lanes
+
 
 class Emitter:
     """Builds one function; integers given as Python ints become i64 constants.
 
     Attributes:
         b: The llvmlite builder.
+        shape: The register tile.
         lanes: float32 numbers in one vector register.
         args: The function's arguments.
     """
@@ -38,7 +65,7 @@ class Emitter:
         module: ir.Module,
         name: str,
         arguments: Sequence[Value],
-        lanes: int,
+        shape: Shape,
         *,
         exported: bool = False,
     ) -> None:
@@ -48,9 +75,9 @@ class Emitter:
         if not exported:
             self.function.linkage = "internal"
             self.function.attributes.add("noinline")  # one copy each: the code stays small
-        self.module, self.lanes = module, lanes
-        self.vector = ir.VectorType(F32, lanes)
-        self.ints = ir.VectorType(I32, lanes)
+        self.module, self.shape, self.lanes = module, shape, shape.lanes
+        self.vector = ir.VectorType(F32, self.lanes)
+        self.ints = ir.VectorType(I32, self.lanes)
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.args = self.function.args
 
@@ -114,6 +141,11 @@ class Emitter:
         """A vector to any float32 address."""
         self.b.store(value, self.at(pointer, floats), align=4)
 
+    def prefetch(self, pointer: Value, floats: Value) -> None:
+        """Ask for the cache line ``floats`` past ``pointer``, which need not exist."""
+        function = self._intrinsic("llvm.prefetch.p0", ir.VoidType(), [PTR, I32, I32, I32])
+        self.b.call(function, [self.at(pointer, floats), I32(0), I32(3), I32(1)])
+
     # vectors
 
     def constant(self, value: float) -> Value:
@@ -133,7 +165,9 @@ class Emitter:
         return self.b.shuffle_vector(first, undefined, zeros)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
-        """The fused multiply-add a * b + c, rounded once."""
+        """The sum a * b + c, rounded once where the processor can."""
+        if not self.shape.fused:
+            return self.b.fadd(self.b.fmul(a, b), c)
         function = self._intrinsic(f"llvm.fma.v{self.lanes}f32", self.vector, [self.vector] * 3)
         return self.b.call(function, [a, b, c])
 

@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 from fastglow import __version__
 from fastglow.atomic import replacing
 from fastglow.engines.cpu.driver import build_module
-from fastglow.engines.cpu.products import Shape
+from fastglow.engines.cpu.ir import Shape
 from fastglow.errors import EngineError
 
 Flow = Callable[[int, int], None]
@@ -74,7 +74,7 @@ def host() -> Host:
         return Host(name, features, Shape(lanes=8, rows=4), False)  # 16 registers
     if found.get("neon"):
         return Host(name, features, Shape(lanes=4, rows=8), False)
-    return Host(name, features, Shape(lanes=4, rows=4), False)
+    return Host(name, features, Shape(lanes=4, rows=4, fused=False), False)
 
 
 class _DiskCache:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import llvmlite.ir as ir
 
 from fastglow.engines.cpu.context import Job, Layer
-from fastglow.engines.cpu.ir import I64, PTR, Emitter, Value
-from fastglow.engines.cpu.products import VECTORS, Shape, emit_gate, emit_linear, emit_pack
+from fastglow.engines.cpu.ir import I64, PTR, VECTORS, Emitter, Shape, Value
+from fastglow.engines.cpu.products import emit_gate, emit_linear, emit_pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +200,10 @@ def emit_layer(
     kinds = [PTR, PTR, PTR, I64, I64, I64]
     blocks = {}
     for width in range(1, VECTORS + 1):
-        e = Emitter(module, f"{name}_{width}", kinds, shape.lanes)
+        e = Emitter(module, f"{name}_{width}", kinds, shape)
         _Block(e, products, shape, width, kernel, first).emit(last)
         blocks[width] = e.end()
-    e = Emitter(module, name, [*kinds, I64], shape.lanes)
+    e = Emitter(module, name, [*kinds, I64], shape)
     *fixed, begin, end = e.args
 
     def one(block: Value) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.engines.cpu.context import Layer
-from fastglow.engines.cpu.products import Shape
+from fastglow.engines.cpu.ir import Shape
 from fastglow.plan import FlowPlan
 
 Float32 = NDArray[np.float32]

@@ -9,39 +9,14 @@ block, tile, batch or thread: that is why the audio never depends on them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import llvmlite.ir as ir
 
 from fastglow.engines.cpu.functions import gate
-from fastglow.engines.cpu.ir import I64, PTR, Emitter, Value
+from fastglow.engines.cpu.ir import I64, PTR, Emitter, Shape, Value
 
-VECTORS = 3  # of frames in a block
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The register tile that suits a processor.
-
-    Attributes:
-        lanes: float32 numbers in one vector.
-        rows: Output rows in one group.
-        depth: Values of K in one 32-bit number: 1 float32, or 2 bfloat16.
-    """
-
-    lanes: int
-    rows: int
-    depth: int = 1
-
-    @property
-    def block(self) -> int:
-        """Frames in a block."""
-        return VECTORS * self.lanes
-
-    @property
-    def precision(self) -> str:
-        """What products are made of; sums are float32 always."""
-        return "fp32" if self.depth == 1 else "bf16"
+# Weights this many numbers on are asked for early: the phase matrices come from main memory.
+# 8 kB is what 1 s at 64 channels gained most from, 1.17 times; one frame gained 1.54 times.
+AHEAD = 2048
 
 
 def _accumulate(
@@ -53,6 +28,7 @@ def _accumulate(
     def step(index: Value, *running: Value) -> list[Value]:
         row = e.at(panel, e.mul(index, shape.block))
         weights = e.at(weight, e.mul(index, shape.rows))
+        e.prefetch(weights, AHEAD)
         inputs = [e.load(row, v * shape.lanes) for v in range(width)]
         out = []
         for r in range(shape.rows):
@@ -70,7 +46,7 @@ def emit_gate(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     Half of the group's rows are tanh channels, the other half their sigmoids; acts is a panel.
     """
     kinds = [PTR, PTR, I64, PTR, PTR, I64, PTR, PTR]
-    e = Emitter(module, f"gate_{width}", kinds, shape.lanes)
+    e = Emitter(module, f"gate_{width}", kinds, shape)
     taps, taps_weight, taps_k, mel, mel_weight, mel_k, bias, acts = e.args
     sums = [e.broadcast(bias, r) for r in range(shape.rows) for _ in range(width)]
     sums = _accumulate(e, shape, width, sums, taps, taps_weight, taps_k)
@@ -91,7 +67,7 @@ def emit_linear(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     out = start + bias + both products, for one group of rows; zero where the mask is zero.
     """
     kinds = [PTR, PTR, I64, PTR, PTR, I64, PTR, PTR, I64, PTR, PTR, I64]
-    e = Emitter(module, f"linear_{width}", kinds, shape.lanes)
+    e = Emitter(module, f"linear_{width}", kinds, shape)
     a, a_weight, a_k, b, b_weight, b_k, bias, start, start_pitch, mask, out, pitch = e.args
     sums = []
     for r in range(shape.rows):
@@ -112,7 +88,7 @@ def emit_pack(module: ir.Module, shape: Shape, width: int) -> ir.Function:
 
     In bfloat16 two rows share one row of the panel; an odd last row is paired with zeros.
     """
-    e = Emitter(module, f"pack_{width}", [PTR, I64, I64, PTR], shape.lanes)
+    e = Emitter(module, f"pack_{width}", [PTR, I64, I64, PTR], shape)
     source, pitch, rows, panel = e.args
 
     def copy(row: Value) -> None:
