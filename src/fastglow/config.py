@@ -15,6 +15,14 @@ def _require(ok: bool, found: str, expected: str) -> None:
         raise CheckpointError(f"bad hyperparameters: {found}; expected {expected}")
 
 
+def _integers(owner: object, *ranges: tuple[str, int, int]) -> None:
+    """Check that fields are whole numbers within (name, low, high)."""
+    for name, low, high in ranges:
+        value = getattr(owner, name)
+        ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        _require(ok, f"{name}={value!r}", f"a whole number, {low} to {high}")
+
+
 @dataclass(frozen=True, slots=True)
 class WNConfig:
     """The WN network inside each affine coupling.
@@ -30,13 +38,9 @@ class WNConfig:
     kernel_size: int = 3
 
     def __post_init__(self) -> None:
-        _require(1 <= self.n_layers <= 16, f"n_layers={self.n_layers}", "1 to 16")
-        _require(1 <= self.n_channels <= 4096, f"n_channels={self.n_channels}", "1 to 4096")
-        _require(
-            1 <= self.kernel_size <= 31 and self.kernel_size % 2 == 1,
-            f"kernel_size={self.kernel_size}",
-            "an odd number, 1 to 31",
-        )
+        _integers(self, ("n_layers", 1, 16), ("n_channels", 1, 4096), ("kernel_size", 1, 31))
+        odd = self.kernel_size % 2 == 1
+        _require(odd, f"kernel_size={self.kernel_size}", "an odd number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,19 @@ class MelConfig:
     win_length: int = 1024
     fmin: float = 0.0
     fmax: float | None = 8000.0
+
+    def __post_init__(self) -> None:
+        _integers(self, ("n_fft", 2, 1 << 20), ("win_length", 1, 1 << 20))
+        _require(
+            self.win_length <= self.n_fft,
+            f"win_length={self.win_length} over n_fft={self.n_fft}",
+            "a window no longer than the transform",
+        )
+        for name, value in (("fmin", self.fmin), ("fmax", self.fmax)):
+            ok = isinstance(value, int | float) and 0 <= value < 1e6
+            _require(
+                ok or (name == "fmax" and value is None), f"{name}={value!r}", "a number of Hz"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,8 @@ class WaveGlowConfig:
     mel: MelConfig = field(default_factory=MelConfig)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
+        _integers(
+            self,
             ("n_mel_channels", 1, 1024),
             ("n_flows", 1, 64),
             ("n_group", 2, 64),
@@ -90,9 +108,7 @@ class WaveGlowConfig:
             ("hop_length", 1, 8192),
             ("upsample_kernel", 1, 65536),
             ("sampling_rate", 1000, 384000),
-        ):
-            value = getattr(self, name)
-            _require(low <= value <= high, f"{name}={value}", f"{low} to {high}")
+        )
         _require(self.n_group % 2 == 0, f"n_group={self.n_group}", "an even number")
         _require(self.n_early_size % 2 == 0, f"n_early_size={self.n_early_size}", "an even number")
         _require(
@@ -130,6 +146,11 @@ class WaveGlowConfig:
     def phases(self) -> int:
         """Steps a mel frame."""
         return self.hop_length // self.n_group
+
+    @property
+    def mel_taps(self) -> int:
+        """Mel frames that reach one step: the frame itself and those before it."""
+        return -(-self.upsample_kernel // self.hop_length)
 
     def steps(self, frames: int) -> int:
         """Steps that ``frames`` mel frames become (a ragged last group is dropped)."""

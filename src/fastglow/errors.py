@@ -15,7 +15,3 @@ class InputError(FastglowError, ValueError):
 
 class EngineError(FastglowError, RuntimeError):
     """The engine cannot run here, or produced something that must not be written."""
-
-
-class MissingExtraError(FastglowError, ImportError):
-    """An optional dependency is needed; the message names the extra that installs it."""

@@ -250,9 +250,8 @@ def _choose(name: str, value: object, known: tuple[str, ...]) -> None:
 def default_conditioning(config: WaveGlowConfig) -> Conditioning:
     """Phase matrices where they exist and are not too large: one rule for every machine."""
     wn = config.wn
-    taps = -(-config.upsample_kernel // config.hop_length)
     numbers = config.n_flows * wn.n_layers * 2 * wn.n_channels
-    size = 4 * numbers * config.phases * taps * config.n_mel_channels
+    size = 4 * numbers * config.phases * config.mel_taps * config.n_mel_channels
     return "phases" if config.has_phases and size <= PHASES_LIMIT else "published"
 
 

@@ -93,14 +93,56 @@ def test_each_row_of_a_padded_batch_is_bit_for_bit_its_solo_run(form, lengths, s
         assert not batch[row, samples:].any()
 
 
-def test_tiles_and_threads_do_not_change_a_bit(monkeypatch):
+@pytest.mark.parametrize("form", ["phases", "published"])
+def test_tiles_and_threads_do_not_change_a_bit(monkeypatch, form):
     mel, noise = random_input(TINY, 333, 2)
     weights = random_weights(TINY)
-    whole = run(CpuEngine(Plan(weights), threads=1), mel, noise, [333, 250])
+    whole = run(CpuEngine(Plan(weights, form), threads=1), mel, noise, [333, 250])
     monkeypatch.setattr(engine_module, "TILE_FLOATS", 1)  # the narrowest tiles allowed
     for threads in (1, 2, 5):
-        tiled = run(CpuEngine(Plan(weights), threads=threads), mel, noise, [333, 250])
+        tiled = run(CpuEngine(Plan(weights, form), threads=threads), mel, noise, [333, 250])
         assert np.array_equal(tiled, whole)
+
+
+def test_an_interrupted_call_leaves_the_engine_usable(monkeypatch):
+    """The main thread is stopped between two jobs while helpers still compute."""
+    mel, noise = random_input(TINY, 400)
+    engine = CpuEngine(Plan(random_weights(TINY)), threads=3)
+    expected, flow, calls = run(engine, mel, noise), engine._flow, []
+
+    def interrupted(job, scratch):
+        calls.append(job)
+        if threading.current_thread() is threading.main_thread() and len(calls) > 2:
+            raise KeyboardInterrupt
+        flow(job, scratch)
+
+    for _ in range(20):
+        calls.clear()
+        monkeypatch.setattr(engine, "_flow", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(engine, mel, noise)
+        monkeypatch.setattr(engine, "_flow", flow)
+        assert np.array_equal(run(engine, mel, noise), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_works_though_its_threads_are_gone():
+    code = (
+        "import os, sys; sys.path.insert(0, 'tests')\n"
+        "from models import TINY, random_input, random_weights\n"
+        "from fastglow.engines.cpu import CpuEngine\n"
+        "from fastglow.plan import Plan\n"
+        "engine = CpuEngine(Plan(random_weights(TINY)), threads=2)\n"
+        "mel, noise = random_input(TINY, 40); mel, noise = mel.astype('f4'), noise.astype('f4')\n"
+        "expected = engine.infer(mel, noise, [40])\n"
+        "child = os.fork()\n"
+        "if child == 0: os._exit(int((engine.infer(mel, noise, [40]) == expected).all()))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "1"
 
 
 def test_the_same_call_gives_the_same_bits_from_several_threads():

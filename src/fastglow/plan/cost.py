@@ -39,7 +39,7 @@ def cost(config: WaveGlowConfig, form: Form) -> Cost:
     wn, group = config.wn, config.n_group
     c, layers, kernel = wn.n_channels, wn.n_layers, wn.kernel_size
     wide, bands = config.n_mel_channels * group, config.n_mel_channels
-    taps = -(-config.upsample_kernel // config.hop_length)
+    taps = config.mel_taps
     upsample = taps * bands * wide  # per step, once for all flows
     macs = upsample if form != "rewritten" else 0
     weights = bands * bands * config.upsample_kernel if form != "rewritten" else 0

@@ -27,10 +27,9 @@ def _conditioning_input(plan: Plan, mel: Float64) -> Float64:
     """What the conditioning multiplies: mel taps [J*M, frames], or [M*G, steps]."""
     if plan.conditioning == "published":
         return upsampled(plan, mel)
-    frames = mel.shape[1]
-    padded = np.pad(mel, ((0, 0), (plan.taps - 1, 0)))
-    last = plan.taps - 1
-    return np.concatenate([padded[:, last - j : last - j + frames] for j in range(plan.taps)])
+    frames, last = mel.shape[1], plan.config.mel_taps - 1
+    padded = np.pad(mel, ((0, 0), (last, 0)))
+    return np.concatenate([padded[:, last - j : last - j + frames] for j in range(last + 1)])
 
 
 def _condition(matrix: Float64, inputs: Float64) -> Float64:

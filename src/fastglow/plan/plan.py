@@ -69,6 +69,8 @@ class Plan:
         weights: The model.
         conditioning: ``phases``: 320-wide phase matrices that read the mel itself;
             ``published``: the 640-wide ``cond_layer`` on the upsampled mel.
+        upsample_kernel: [M*kernel, M], rows (band, sample), for ``published``; a copy, because
+            it is used at every call and the checkpoint may change on disk.
     """
 
     def __init__(self, weights: Weights, conditioning: Conditioning = "phases") -> None:
@@ -87,16 +89,15 @@ class Plan:
         self.weights = weights
         self.conditioning = conditioning
         self._upsampling: Float64 | None = None
+        self.upsample_kernel: Float64 = np.empty((0, config.n_mel_channels))
+        if conditioning == "published":
+            rows = weights["upsample.weight"].reshape(config.n_mel_channels, -1)
+            self.upsample_kernel = np.ascontiguousarray(rows.T)
 
     @property
     def config(self) -> WaveGlowConfig:
         """The model's hyperparameters."""
         return self.weights.config
-
-    @property
-    def taps(self) -> int:
-        """Mel frames J that reach one step: the frame itself and J - 1 before it."""
-        return -(-self.config.upsample_kernel // self.config.hop_length)
 
     @property
     def halo(self) -> int:

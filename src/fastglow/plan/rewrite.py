@@ -33,7 +33,7 @@ def upsampling(weights: Weights) -> Float64:
         )
     kernel = weights["upsample.weight"]  # [m, o, kernel]
     bands, hop = config.n_mel_channels, config.hop_length
-    taps = -(-config.upsample_kernel // hop)
+    taps = config.mel_taps
     padded = np.zeros((bands, bands, taps * hop))
     padded[:, :, : config.upsample_kernel] = kernel
     split = padded.reshape(bands, bands, taps, config.phases, config.n_group)

@@ -11,28 +11,37 @@ Float64 = NDArray[np.float64]
 FRAMES = 16  # at a time, always: a product's rounding may depend on its shape
 
 
-def upsampled(plan: Plan, mel: NDArray[np.floating]) -> Float64:
+def upsampled(
+    plan: Plan, mel: NDArray[np.floating], first: int = 0, last: int | None = None
+) -> Float64:
     """The transposed convolution and the squeeze, without bias.
 
     Args:
         plan: The model.
-        mel: [M, frames].
+        mel: [M, frames], the whole utterance.
+        first: First step wanted.
+        last: One past the last step wanted; by default all.
 
     Returns:
-        [M*G, steps] float64, rows as ``cond_layer`` reads them.
+        [M*G, last - first] float64, rows as ``cond_layer`` reads them; the same bits whichever
+        steps are asked for.
     """
     config = plan.config
     bands, frames, hop = config.n_mel_channels, mel.shape[1], config.hop_length
-    kernel = plan.weights["upsample.weight"].reshape(bands, -1).T  # [o*kernel, m]
-    wave = np.zeros((bands, frames * hop + config.upsample_kernel))
-    for first in range(0, frames, FRAMES):
-        block = np.zeros((bands, FRAMES))
-        part = mel[:, first : first + FRAMES]
-        block[:, : part.shape[1]] = part
-        columns = (kernel @ block).reshape(bands, -1, FRAMES)
+    last = config.steps(frames) if last is None else last
+    begin, end = first * config.n_group, last * config.n_group  # samples
+    reach = config.upsample_kernel
+    wave = np.zeros((bands, end - begin))
+    earliest = max(0, begin // hop - config.mel_taps) // FRAMES * FRAMES
+    for block in range(earliest, min(frames, -(-end // hop)), FRAMES):
+        part = mel[:, block : block + FRAMES]
+        inputs = np.zeros((bands, FRAMES))
+        inputs[:, : part.shape[1]] = part
+        columns = (plan.upsample_kernel @ inputs).reshape(bands, -1, FRAMES)
         for f in range(part.shape[1]):
-            at = (first + f) * hop
-            wave[:, at : at + config.upsample_kernel] += columns[:, :, f]
-    steps = config.steps(frames)
-    grouped = wave[:, : steps * config.n_group].reshape(bands, steps, config.n_group)
-    return grouped.transpose(0, 2, 1).reshape(-1, steps)
+            at = (block + f) * hop - begin
+            low, high = max(0, at), min(end - begin, at + reach)
+            if low < high:
+                wave[:, low:high] += columns[:, low - at : high - at, f]
+    grouped = wave.reshape(bands, last - first, config.n_group)
+    return grouped.transpose(0, 2, 1).reshape(-1, last - first)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,10 @@ from fastglow.engines.cpu.axis import Axis, Tile, tiles
 from fastglow.engines.cpu.context import Job
 from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
 from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow, padded
+from fastglow.engines.cpu.source import fill_upsampled, mel_plane
 from fastglow.engines.cpu.threads import available_threads
 from fastglow.errors import EngineError
 from fastglow.plan import Plan
-from fastglow.plan.upsample import upsampled
 
 Int64 = NDArray[np.int64]
 TILE_FLOATS = 1 << 22  # of one residual stream: 16 MB, so that both stay in a last-level cache
@@ -54,9 +55,9 @@ class CpuEngine:
         self._plan = plan
         self._shape = host().shape(precision)
         self._flow = compile_flow(plan.config.wn.kernel_size, precision)
-        self._mel_rows = plan.config.n_mel_channels
+        self._mel_rows, self._mel_taps = plan.config.n_mel_channels, plan.config.mel_taps
         if plan.conditioning == "published":
-            self._mel_rows *= plan.config.n_group
+            self._mel_rows, self._mel_taps = self._mel_rows * plan.config.n_group, 1
         self._flows = [
             pack_flow(plan.flow(k), self._mel_rows, self._shape) for k in range(plan.config.n_flows)
         ]
@@ -75,7 +76,7 @@ class CpuEngine:
         reach = config.wn.kernel_size // 2 * 2 ** (config.wn.n_layers - 1)
         axis = Axis.place(
             [self._positions(n) for n in lengths],
-            gap=max(-(-reach // self._phases) + 1, self._plan.taps),
+            gap=max(-(-reach // self._phases) + 1, self.config.mel_taps),
             halo=-(-self._plan.halo // self._phases),
             block=shape.block,
         )
@@ -123,20 +124,29 @@ class CpuEngine:
         pitch = axis.guard + cuts[0].frames + axis.guard + shape.block
         pitch = padded(pitch, 16) | 16  # an odd number of cache lines: no two rows collide
         rows = max(flow.output_rows for flow in self._flows)
-        source = self._conditioning(axis, mel, lengths)
+        whole = self.conditioning == "phases"
+        plane = (self._phases, self._mel_rows, pitch)
+        source = mel_plane(axis, mel) if whole else aligned(plane)
         streams = [aligned((self._phases, self._channels, pitch)) for _ in range(2)]
-        keep = [*planes, source, axis.mask, *streams]
-        output = aligned((self._phases, rows, pitch))
-        zeros = aligned((shape.block,))
-        stages = config.wn.n_layers + 1
-        counters = np.zeros((config.n_flows * len(cuts), stages, 16), dtype=np.int64)
+        output, zeros = aligned((self._phases, rows, pitch)), aligned((shape.block,))
+        counters = np.zeros((config.n_flows * len(cuts), config.wn.n_layers + 1, 16), np.int64)
+        buffers: list[NDArray[Any]] = [
+            *planes,
+            source,
+            axis.mask,
+            *streams,
+            output,
+            zeros,
+            counters,
+        ]
         jobs: list[Int64] = []
         for flow in reversed(self._flows):
             for tile in cuts:
                 job = self._job(flow, axis, tile, pitch)
                 job[Job.MEL] = source.ctypes.data
-                job[Job.MEL_PHASE] = source[0].size if len(source) > 1 else 0
-                job[Job.MEL_ROWS] = self._mel_rows
+                job[Job.MEL_PHASE] = 0 if whole else source[0].size
+                job[Job.MEL_PITCH] = axis.pitch if whole else pitch
+                job[Job.MEL_FRAME] = tile.first if whole else axis.guard
                 job[Job.MASK] = axis.mask.ctypes.data
                 job[Job.AUDIO_IN], job[Job.AUDIO_OUT] = (p.ctypes.data for p in planes)
                 job[Job.STREAM_A], job[Job.STREAM_B] = (s.ctypes.data for s in streams)
@@ -144,8 +154,13 @@ class CpuEngine:
                 job[Job.COUNTERS] = counters[len(jobs)].ctypes.data
                 jobs.append(job)
             planes = planes[::-1]
-        self._dispatch(jobs)
-        del keep
+        if whole:
+            self._dispatch(jobs, buffers)
+            return planes[0]
+        for index, tile in enumerate(cuts * config.n_flows):
+            if index == 0 or len(cuts) > 1:
+                fill_upsampled(source, self._plan, axis, tile, mel, lengths)
+            self._dispatch([jobs[index]], buffers)
         return planes[0]
 
     def _job(self, flow: PackedFlow, axis: Axis, tile: Tile, pitch: int) -> Int64:
@@ -173,9 +188,8 @@ class CpuEngine:
             Job.FLOW_AT: at,
             Job.AUDIO_PITCH: axis.pitch,
             Job.AUDIO_FRAME: tile.first,
-            Job.MEL_TAPS: self._plan.taps if self.conditioning == "phases" else 1,
-            Job.MEL_PITCH: axis.pitch,
-            Job.MEL_FRAME: tile.first,
+            Job.MEL_ROWS: self._mel_rows,
+            Job.MEL_TAPS: self._mel_taps,
             Job.OUTPUT_ROWS: flow.output_rows,
             Job.LAYER_TABLE: flow.table.ctypes.data,
             Job.INVERSE: flow.inverse.ctypes.data,
@@ -185,37 +199,36 @@ class CpuEngine:
         job[list(values)] = list(values.values())
         return job
 
-    def _conditioning(self, axis: Axis, mel: Float32, lengths: Sequence[int]) -> Float32:
-        """The mel as one plane [1, M, pitch], or upsampled as [P, M*G, pitch]."""
-        config = self.config
-        if self.conditioning == "phases":
-            plane = aligned((1, config.n_mel_channels, axis.pitch))
-            for row, (at, count) in enumerate(axis.rows):
-                plane[0, :, at : at + count] = mel[row, :, :count]
-            return plane
-        wide = self._mel_rows
-        plane = aligned((self._phases, wide, axis.pitch))
-        for row, (at, count) in enumerate(axis.rows):
-            steps = upsampled(self._plan, mel[row, :, : lengths[row]])
-            by_phase = steps.reshape(wide, count, self._phases)
-            plane[:, :, at : at + count] = by_phase.transpose(2, 0, 1)
-        return plane
+    def _dispatch(self, jobs: list[Int64], buffers: Sequence[NDArray[Any]]) -> None:
+        """Let every thread walk through all jobs; they share the tasks of each.
 
-    def _dispatch(self, jobs: list[Int64]) -> None:
-        """Let every thread walk through all jobs; they share the tasks of each."""
-        config = self.config
-        taps = config.wn.kernel_size * max(self._channels, config.n_group // 2 + 1)
-        mel = self._mel_rows * (self._plan.taps if self.conditioning == "phases" else 1)
-        floats = (taps + mel + self._channels) * self._shape.block
-        floats += config.n_group * self._shape.lanes
-        addresses = [job.ctypes.data for job in jobs]
+        ``work`` holds the buffers, so that they outlive a thread that is still computing when
+        the caller is interrupted. A helper that never starts (in a forked child no thread of
+        the pool is left) is no loss but of speed.
+        """
+        stop = threading.Event()
+        floats = self._scratch_floats()
 
-        def work() -> None:
+        def work(held: Sequence[NDArray[Any]] = buffers) -> None:
             scratch = aligned((floats,))
-            for address in addresses:
-                self._flow(address, scratch.ctypes.data)
+            for job in jobs:
+                if stop.is_set():
+                    return
+                self._flow(job.ctypes.data, scratch.ctypes.data)
 
         helpers = [self._pool.submit(work) for _ in range(self.threads - 1)]
-        work()
+        try:
+            work()
+        except BaseException:
+            stop.set()
+            raise
         for helper in helpers:
-            helper.result()
+            if not helper.cancel():
+                helper.exception()
+
+    def _scratch_floats(self) -> int:
+        """Numbers that one thread needs for its panels and activations."""
+        config = self.config
+        taps = config.wn.kernel_size * max(self._channels, config.n_group // 2 + 2)
+        rows = taps + self._mel_rows * self._mel_taps + self._channels
+        return rows * self._shape.block + config.n_group * self._shape.lanes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,12 +205,6 @@ class Emitter:
         return self.b.select(inside, value, self.constant(0.0))
 
     # control
-
-    @contextmanager
-    def unless(self, condition: Value) -> Any:
-        """Run the body where ``condition`` is false."""
-        with self.b.if_then(self.b.not_(condition)):
-            yield
 
     def loop(
         self,
