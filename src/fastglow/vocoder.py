@@ -14,7 +14,7 @@ from fastglow import noise as noise_module
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig
 from fastglow.engines.base import Engine
-from fastglow.errors import InputError
+from fastglow.errors import EngineError, InputError
 from fastglow.plan import Conditioning, Plan
 from fastglow.voices import find_voice
 
@@ -159,12 +159,14 @@ class Vocoder:
         mels = _as_float32(mel, "the mel")
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
-        if not (np.isfinite(sigma) and sigma >= 0):
-            raise InputError(f"sigma={sigma}: expected a number of 0 or more")
-        if not (np.isfinite(denoise) and denoise >= 0):
-            raise InputError(f"denoise={denoise}: expected a number of 0 or more")
+        check_settings(sigma, denoise)
         scaled = np.float32(sigma) * self._noise(seed, noise, batch, frames)
-        audio = self.engine.infer(batch, scaled, frames)
+        try:
+            audio = self.engine.infer(batch, scaled, frames)
+        except MemoryError:
+            raise EngineError(
+                f"no memory for {len(batch)} x {max(frames)} frames; use smaller batches"
+            ) from None
         samples = np.array([self.config.samples(n) for n in frames], dtype=np.int64)
         if denoise:
             for row, count in zip(audio, samples, strict=True):
@@ -194,7 +196,7 @@ class Vocoder:
         if lengths is None:
             frames = [batch.shape[2]] * len(batch)
         else:
-            frames = [int(n) for n in lengths]
+            frames = _whole_numbers(lengths, "lengths")
             if len(frames) != len(batch) or not all(1 <= n <= batch.shape[2] for n in frames):
                 raise InputError(
                     f"lengths {frames[:8]} do not fit a batch of {len(batch)} rows of "
@@ -216,10 +218,13 @@ class Vocoder:
                     f"the noise has shape {list(given.shape)}; expected {list(shape[1:])} "
                     f"or {list(shape)}"
                 )
-            if not np.isfinite(given).all():
-                raise InputError("the noise holds NaN or infinite values")
-            return np.asarray(np.broadcast_to(given, shape))
-        seeds = [seed] * shape[0] if isinstance(seed, int | np.integer) else list(seed)
+            rows = np.asarray(np.broadcast_to(given, shape))
+            for row, count in zip(rows, frames, strict=True):
+                if not np.isfinite(row[: self.config.samples(count)]).all():
+                    raise InputError("the noise holds NaN or infinite values")
+            return rows
+        many = isinstance(seed, list | tuple | np.ndarray)
+        seeds: list[Any] = list(seed) if many else [seed] * shape[0]  # type: ignore[arg-type]
         if len(seeds) != shape[0]:
             raise InputError(f"{len(seeds)} seeds for a batch of {shape[0]} rows")
         made: dict[int, Float32] = {}
@@ -240,6 +245,26 @@ class Vocoder:
                 silence = np.zeros((self.config.n_mel_channels, BIAS_FRAMES), dtype=np.float32)
                 self._denoiser = Denoiser(self.synthesize(silence, sigma=0.0))
         return self._denoiser(audio, strength)
+
+
+def check_settings(sigma: float, denoise: float) -> None:
+    """Raise unless both are numbers that make sense.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name, value in (("sigma", sigma), ("denoise", denoise)):
+        ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= 100
+        if not ok:
+            raise InputError(f"{name}={value!r}: expected a number, 0 to 100")
+
+
+def _whole_numbers(values: Any, what: str) -> list[int]:
+    """A sequence of whole numbers as a list."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(f"{what} must be a sequence of whole numbers, not {values!r:.60}")
+    return [int(value) for value in array]
 
 
 def _choose(name: str, value: object, known: tuple[str, ...]) -> None:

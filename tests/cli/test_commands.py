@@ -173,6 +173,60 @@ def test_bad_arguments_end_with_status_2_and_say_which(cli, mel, model, tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_missing_line_of_a_list_does_not_stop_the_others(cli, mel, model, tmp_path):
+    (tmp_path / "files.txt").write_bytes("\ufeffa.npy\ngone.npy\n".encode())
+    status, out, err = cli("vocode", "--list", "files.txt", "-o", "out", "-m", model)
+    assert status == 2
+    assert "gone.npy" in err
+    assert "1 failed" in out
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.wav"]
+
+
+def test_a_second_run_does_not_take_outputs_for_inputs(cli, mel, model, tmp_path):
+    for _ in range(2):
+        assert cli("vocode", ".", "-m", model)[0] == 0
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*"))
+    assert files == ["a.npy", "out/a.wav"]
+
+
+def test_resuming_into_the_folder_of_the_inputs(cli, mel, model, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "in" / f"{name}.npy", quiet_mel(5))
+    assert cli("vocode", "in", "-o", "in", "-m", model)[0] == 0
+    status, out, _ = cli("vocode", "in", "-o", "in", "-m", model, "--skip-existing")
+    assert status == 0
+    assert "2 skipped" in out
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(cli, mel, model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    np.save(tmp_path / "b.npy", quiet_mel(5))
+    for out in ("file", "file/deeper", "x.wav"):
+        status, _, err = cli("vocode", mel, "b.npy", "-o", out, "-m", model)
+        assert status == 2
+        assert "folder" in err
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "x.wav").exists()
+
+
+def test_doctor_looks_at_files_of_one_name(cli, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "m.npy", np.zeros((7, 9), np.float32))
+    status, out, _ = cli("doctor", "a/m.npy", "b/m.npy")
+    assert status == 1
+    assert out.count("m.npy") >= 2
+
+
+def test_a_mel_that_says_nothing_is_refused(cli, model, tmp_path):
+    np.save(tmp_path / "c.npy", np.full((TINY.n_mel_channels, 30), 1e30, np.float32))
+    status, _, err = cli("vocode", "c.npy", "-o", "out", "-m", model)
+    assert status == 2
+    assert "c.npy" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_inputs_for_one_output_are_refused(cli, mel, model, tmp_path):
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "a.npy", quiet_mel(5))

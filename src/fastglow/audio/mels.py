@@ -190,6 +190,8 @@ def _read_npz(file: IO[bytes], source: str) -> NDArray[Any]:
                     f"{source}: holds {len(members)} arrays ({keys or 'none'}); "
                     "save the mel alone or under the key 'mel'"
                 )
+            if members[key].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(f"{source}: {_line(key)} is compressed in a way numpy never uses")
             if members[key].file_size > MAX_UNPACKED:
                 raise InputError(
                     f"{source}: {_line(key)} unpacks to {members[key].file_size} bytes; at most "

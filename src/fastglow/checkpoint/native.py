@@ -146,12 +146,13 @@ def _load_own(
         raise CheckpointError(f"{path}: {extra[0][:80]!a} is in the weight file but in no model")
     origin = settings.get("provenance")
     origin = origin if isinstance(origin, dict) else {}
+    notes = origin.get("notes")
     provenance = Provenance(
         provenance.path,
         provenance.sha256,
         provenance.container,
         f"fastglow, once {shown(origin.get('dialect'), 200)}",
-        tuple(shown(note, 300) for note in origin.get("notes") or ()),
+        tuple(shown(note, 300) for note in (notes if isinstance(notes, list) else ())),
     )
     arrays = {name: tensor.array() for name, tensor in tensors.items()}
     weights = Weights(config, arrays, provenance)
@@ -164,13 +165,6 @@ def _config(data: object, path: Path) -> WaveGlowConfig:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: has no hyperparameters under 'config'")
     try:
-        config = WaveGlowConfig.from_dict(data)
+        return WaveGlowConfig.from_dict(data)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    defaults = WaveGlowConfig()
-    pairs = ((config, defaults), (config.wn, defaults.wn))
-    for stated, default in pairs:
-        for name in default.__slots__:
-            if isinstance(getattr(default, name), int) and type(getattr(stated, name)) is not int:
-                raise CheckpointError(f"{path}: {name} is no whole number")
-    return config

@@ -33,6 +33,8 @@ def command(
         raise InputError(f"--to {to}: expected safetensors or npy")
     if dtype not in ("float16", "float32", "float64"):
         raise InputError(f"--dtype {dtype}: expected float16, float32 or float64")
+    if out.suffix in (".safetensors", ".npy", ".pt", ".pth"):
+        raise InputError(f"{out}: the output is a folder; leave out {out.suffix}")
     weights = load_weights(find_voice(model), hop=hop, rate=rate, dialect=dialect)
     if to == "npy":
         save_npy_folder(weights, out)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def command(out: options.Out = Path("demo"), threads: options.Threads = None) -> None:
     """Vocode a shipped LJ Speech mel: writes a wav and a picture of both spectrograms."""
+    from fastglow.atomic import make_folder
     from fastglow.audio import read_audio, read_mel, write_audio
     from fastglow.vocoder import Vocoder
     from fastglow.voices import DEFAULT, FOLDER
@@ -26,7 +27,7 @@ def command(out: options.Out = Path("demo"), threads: options.Threads = None) ->
     mel = read_mel(FOLDER / "demo" / "mel.npy", vocoder.config)
     audio = vocoder.synthesize(mel, sigma=0.6, seed=0)
     done = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     wav = out / "demo.wav"
     write_audio(wav, audio, vocoder.sampling_rate)
     seconds, spent = len(audio) / vocoder.sampling_rate, done - loaded

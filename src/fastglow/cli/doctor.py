@@ -15,7 +15,8 @@ def command(
         list[Path], typer.Argument(help="Mels (.npy .npz .pt .safetensors) or folders of them.")
     ],
     seconds: Annotated[
-        float | None, typer.Option(help="Length of the recording, if known: tells the hop.")
+        float | None,
+        typer.Option(help="Length of the recording, if known: tells the hop.", min=0.01),
     ] = None,
     model: options.Model = None,
     hop: options.Hop = None,
@@ -23,29 +24,30 @@ def command(
 ) -> None:
     """Say which convention a mel follows and how to convert it.
 
-    Exit status 0: every mel can be vocoded as it is; 1: some need a conversion or are broken.
+    Exit status 0: every mel can be vocoded as it is; 1: some need a conversion; 2: some cannot
+    be read.
     """
     from fastglow.audio import diagnose, read_raw_mel
     from fastglow.checkpoint import load_weights
-    from fastglow.cli.inputs import MEL_SUFFIXES, plan_tasks
+    from fastglow.cli.inputs import MEL_SUFFIXES, find_sources
     from fastglow.errors import FastglowError
     from fastglow.voices import find_voice
 
-    tasks = plan_tasks(inputs, Path(), ".wav", MEL_SUFFIXES)
+    sources = find_sources(inputs, MEL_SUFFIXES)
     config = load_weights(find_voice(model), hop=hop, rate=rate).config
-    healthy = True
-    for task in tasks:
+    status = 0
+    for source, _ in sources:
         try:
-            diagnosis = diagnose(read_raw_mel(task.source), config, seconds=seconds)
+            diagnosis = diagnose(read_raw_mel(source), config, seconds=seconds)
         except FastglowError as error:
-            healthy = False
-            typer.echo(f"error: {error}")
+            status = 2
+            typer.echo(f"error: {error}", err=True)
             continue
-        healthy &= diagnosis.ok
-        typer.echo(f"{task.source}: {diagnosis.summary}")
+        status = max(status, 0 if diagnosis.ok else 1)
+        typer.echo(f"{source}: {diagnosis.summary}")
         for line in diagnosis.evidence:
             typer.echo(f"  {line}")
         if diagnosis.mend:
             typer.echo(f"  mend: {diagnosis.mend}")
-    if not healthy:
-        raise typer.Exit(1)
+    if status:
+        raise typer.Exit(status)

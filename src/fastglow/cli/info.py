@@ -35,12 +35,13 @@ def command(
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, _line(value))
+        table.add_row(name, Text(_line(value)))
     Console().print(table)
 
 

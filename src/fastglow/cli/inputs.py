@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def read_list(path: Path) -> list[Path]:
         InputError: The list cannot be read or names no file.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the list: {error}") from None
     found = []
@@ -48,40 +49,81 @@ def read_list(path: Path) -> list[Path]:
     return found
 
 
+def find_sources(
+    named: Iterable[Path], accepted: tuple[str, ...], leave_out: Path | None = None
+) -> list[tuple[Path, Path]]:
+    """The files that the user means, each with its path under the folder that was named.
+
+    Args:
+        named: Files and folders; a folder stands for every accepted file in it.
+        accepted: Suffixes.
+        leave_out: A folder whose files are no inputs: the outputs of an earlier run.
+
+    Raises:
+        InputError: Nothing was named, none of it exists, or a file is of an unknown kind.
+    """
+    sources = list(named)
+    if not sources:
+        raise InputError("nothing to do: name at least one file or folder")
+    if not any(source.exists() for source in sources):
+        raise InputError(f"{sources[0]}: no such file or folder")
+    found = []
+    for source in sources:
+        if source.is_dir():
+            inside = list(_walk(source, accepted, leave_out))
+            if not inside:
+                raise InputError(f"{source}: the folder holds no {', '.join(accepted)} file")
+            found += [(path, path.relative_to(source)) for path in inside]
+        elif source.suffix.lower() in accepted:
+            found.append((source, Path(source.name)))  # a missing one fails when it is read
+        else:
+            raise InputError(f"{source}: cannot tell what this is; expected {', '.join(accepted)}")
+    return found
+
+
+def _walk(folder: Path, accepted: tuple[str, ...], leave_out: Path | None) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: {error.strerror}")
+
+    skipped = leave_out.resolve() if leave_out else None
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(f for f in folders if (Path(root) / f).resolve() != skipped)
+        paths = (Path(root) / name for name in sorted(files))
+        yield from (path for path in paths if path.suffix.lower() in accepted)
+
+
 def plan_tasks(
     sources: Iterable[Path], out: Path, suffix: str, accepted: tuple[str, ...]
 ) -> list[Task]:
     """Where each input goes.
 
     Args:
-        sources: Files and folders; a folder stands for every accepted file in it.
-        out: A folder, or a file name if there is one input file and ``out`` has a suffix.
+        sources: Files and folders, as for :func:`find_sources`.
+        out: A folder, or a file of that suffix if there is one input file.
         suffix: Of the outputs, for example ".wav".
         accepted: Suffixes of inputs.
 
     Raises:
-        InputError: Nothing to do, a missing or unknown file, or two inputs for one output.
+        InputError: As :func:`find_sources`; or ``out`` is no folder; or two inputs have one
+            output.
     """
     sources = list(sources)
-    if not sources:
-        raise InputError("nothing to do: name at least one file or folder")
-    single = len(sources) == 1 and not sources[0].is_dir() and out.suffix and not out.is_dir()
-    tasks = []
-    for source in sources:
-        if source.is_dir():
-            inside = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in accepted]
-            if not inside:
-                raise InputError(f"{source}: the folder holds no {', '.join(accepted)} file")
-            tasks += [Task(p, out / p.relative_to(source).with_suffix(suffix)) for p in inside]
-            continue
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder")
-        if source.suffix.lower() not in accepted:
-            raise InputError(f"{source}: cannot tell what this is; expected {', '.join(accepted)}")
-        target = out if single else out / source.with_suffix(suffix).name
-        tasks.append(Task(source, target))
-    _refuse_collisions(tasks)
-    return tasks
+    found = find_sources(sources, accepted, leave_out=out)
+    if out.suffix.lower() == suffix and not out.is_dir():
+        if len(sources) > 1 or sources[0].is_dir():
+            raise InputError(f"{out}: one file for several inputs; name a folder")
+        return _checked([Task(sources[0], out)])
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is no folder; name a folder, or a file ending in {suffix}")
+    return _checked([Task(source, out / place.with_suffix(suffix)) for source, place in found])
+
+
+def _checked(tasks: list[Task]) -> list[Task]:
+    """The tasks, unless two share an output; an output of an earlier run is no input."""
+    targets = {task.target.resolve() for task in tasks if task.target.exists()}
+    fresh = [task for task in tasks if task.source.resolve() not in targets]
+    _refuse_collisions(fresh or tasks)
+    return fresh or tasks
 
 
 def _refuse_collisions(tasks: list[Task]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -49,6 +50,9 @@ app.command("demo")(demo.command)
 
 def run() -> None:
     """Run the command; what the user can mend is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may be no text
     try:
         app()
     except EngineError as error:
@@ -58,8 +62,6 @@ def run() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; files written so far are complete", 130)
 
 
 def _fail(message: object, status: int) -> None:

@@ -21,6 +21,7 @@ def command(
     quiet: options.Quiet = False,
 ) -> None:
     """Make Tacotron 2 mel spectrograms (.npy, natural log) as the model expects them."""
+    from fastglow.atomic import make_folder
     from fastglow.audio import mel_spectrogram, read_audio, write_mel
     from fastglow.checkpoint import load_weights
     from fastglow.cli.inputs import AUDIO_SUFFIXES, plan_tasks
@@ -36,12 +37,13 @@ def command(
             try:
                 wave, found = read_audio(task.source, config.sampling_rate)
                 mel = mel_spectrogram(wave, found, config=config)
-                task.target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(task.target.parent)
                 write_mel(task.target, mel)
                 frames += mel.shape[1]
             except FastglowError as error:
                 failed += 1
-                progress.error(str(error))
+                known = str(task.source) in str(error) or str(task.target) in str(error)
+                progress.error(str(error) if known else f"{task.source}: {error}")
             progress.advance(f"{frames} frames")
     if not quiet:
         seconds = frames * config.hop_length / config.sampling_rate

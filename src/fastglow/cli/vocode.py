@@ -82,13 +82,16 @@ def command(
     """
     from fastglow.audio import check_audio_format, check_mel_scale
     from fastglow.cli.inputs import AUDIO_SUFFIXES, MEL_SUFFIXES, plan_tasks, read_list
-    from fastglow.vocoder import Vocoder
+    from fastglow.noise import check_seed
+    from fastglow.vocoder import Vocoder, check_settings
 
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:
         suffix = out.suffix.lower()
     check_audio_format(suffix, subtype)
     check_mel_scale(mel_scale)
+    check_settings(sigma, denoise)
+    check_seed(seed)
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
     tasks = plan_tasks(sources, out, suffix, MEL_SUFFIXES + AUDIO_SUFFIXES)
     vocoder = Vocoder.load(
@@ -133,8 +136,12 @@ def _run(
                 try:
                     _one(task, vocoder, synthesize, mel_scale, subtype, totals, progress.warn)
                 except FastglowError as error:
-                    totals.failed.append(str(error))
-                    progress.error(str(error))
+                    totals.failed.append(str(task.source))
+                    known = str(task.source) in str(error) or str(task.target) in str(error)
+                    progress.error(str(error) if known else f"{task.source}: {error}")
+                except KeyboardInterrupt:
+                    progress.error(f"interrupted; {totals.done} files written so far are whole")
+                    raise
             progress.advance(f"RTF {totals.rtf:.3f}")
     return totals
 
@@ -149,13 +156,14 @@ def _one(
     warn: Callable[[str], None],
 ) -> None:
     """Read, synthesise, write one file."""
+    from fastglow.atomic import make_folder
     from fastglow.audio import write_audio
 
     mel = _read(task, vocoder, mel_scale, warn)
     began = time.perf_counter()
     audio = synthesize(mel)
     totals.computing += time.perf_counter() - began
-    task.target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(task.target.parent)
     report = write_audio(task.target, audio, vocoder.sampling_rate, subtype=subtype)
     if report.clipped:
         warn(f"{task.target}: {report.clipped} samples over full scale were clipped")
@@ -167,12 +175,15 @@ def _one(
 def _read(task: Task, vocoder: Vocoder, mel_scale: str, warn: Callable[[str], None]) -> Float32:
     """The task's mel, converted to natural log; warns if it does not look like one."""
     from fastglow.audio import convert_mel, diagnose, mel_spectrogram, read_audio, read_mel
+    from fastglow.errors import InputError
 
     if task.is_audio:
         wave, rate = read_audio(task.source, vocoder.sampling_rate)
         return mel_spectrogram(wave, rate, config=vocoder.config)
     mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale, vocoder.config)
     diagnosis = diagnose(mel, vocoder.config)
+    if diagnosis.verdict == "constant":
+        raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
     if not diagnosis.ok:
         mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
         warn(f"{task.source}: {diagnosis.summary}{mend}")

@@ -82,18 +82,21 @@ class _DiskCache:
 
     def __init__(self, key: str) -> None:
         root = os.environ.get("FASTGLOW_CACHE") or os.environ.get("XDG_CACHE_HOME")
-        folder = Path(root) if root else Path.home() / ".cache"
-        self.path = folder / "fastglow" / f"cpu-{key}.o"
+        folder = root or os.path.expanduser("~/.cache")
+        known = not folder.startswith("~")  # a user without a home has no cache
+        self.path = Path(folder) / "fastglow" / f"cpu-{key}.o" if known else None
 
     def load(self) -> bytes | None:
         try:
-            data = self.path.read_bytes()
+            data = self.path.read_bytes() if self.path else b""
         except OSError:
             return None
         digest, code = data[:32], data[32:]
         return code if hashlib.sha256(code).digest() == digest else None
 
     def save(self, code: bytes) -> None:
+        if self.path is None:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as (part,):
