@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastglow import noise as noise_module
+from fastglow import streaming
+from fastglow.arguments import as_float32, check_settings, choose, whole_numbers
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig
 from fastglow.engines.base import Engine
@@ -79,9 +81,9 @@ class Vocoder:
             InputError: There is no such voice, file, device or precision.
             EngineError: The engine cannot run here.
         """
-        _choose("device", device, ("auto", "cpu"))
-        _choose("precision", precision, ("auto", "fp32", "bf16"))
-        _choose("conditioning", conditioning, ("auto", "phases", "published"))
+        choose("device", device, ("auto", "cpu"))
+        choose("precision", precision, ("auto", "fp32", "bf16"))
+        choose("conditioning", conditioning, ("auto", "phases", "published"))
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: expected 1 or more")
         weights = load_weights(find_voice(source), hop=hop, rate=rate, dialect=dialect)
@@ -156,7 +158,7 @@ class Vocoder:
             InputError: A shape, type or value is unusable.
             EngineError: The audio is not finite.
         """
-        mels = _as_float32(mel, "the mel")
+        mels = as_float32(mel, "the mel")
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
         check_settings(sigma, denoise)
@@ -174,6 +176,35 @@ class Vocoder:
         if lengths is not None:
             return audio, samples
         return audio[0] if mels.ndim == 2 else audio
+
+    def stream(
+        self, mel_chunks: Iterable[Any], *, sigma: float = 0.6, seed: int = 0, frames: int = 128
+    ) -> Iterator[Float32]:
+        """Speech while the mel is still coming in: the very samples of the whole utterance.
+
+        Args:
+            mel_chunks: [n_mel, frames] each, of any lengths, natural log, numpy or torch.
+            sigma: Scale of the noise.
+            seed: As for :meth:`synthesize`.
+            frames: Audio is given for at least so many frames at a time. Every time, the
+                receptive field around them (195 frames in a published model) is computed too.
+
+        Yields:
+            float32 audio [samples]. The audio of a frame comes once the frames after it that
+            it depends on (96 in a published model, 1.1 s) have come, or the mel has ended.
+
+        Raises:
+            InputError: A chunk or an argument is unusable.
+            EngineError: The audio is not finite.
+        """
+        check_settings(sigma, 0.0)
+        noise_module.check_seed(seed)
+        if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+            raise InputError(f"frames={frames!r}: expected a whole number of 1 or more")
+        chunks = streaming.checked(mel_chunks, self.config.n_mel_channels)
+        return streaming.stream(
+            self.engine, self.config, chunks, sigma=sigma, seed=seed, frames=frames
+        )
 
     def _check_mel(
         self,
@@ -196,7 +227,7 @@ class Vocoder:
         if lengths is None:
             frames = [batch.shape[2]] * len(batch)
         else:
-            frames = _whole_numbers(lengths, "lengths")
+            frames = whole_numbers(lengths, "lengths")
             if len(frames) != len(batch) or not all(1 <= n <= batch.shape[2] for n in frames):
                 raise InputError(
                     f"lengths {frames[:8]} do not fit a batch of {len(batch)} rows of "
@@ -212,7 +243,7 @@ class Vocoder:
         """Standard-normal noise [B, samples]."""
         shape = (len(batch), self.config.samples(batch.shape[2]))
         if noise is not None:
-            given = _as_float32(noise, "the noise")
+            given = as_float32(noise, "the noise")
             if given.shape not in (shape, shape[1:]):
                 raise InputError(
                     f"the noise has shape {list(given.shape)}; expected {list(shape[1:])} "
@@ -247,45 +278,9 @@ class Vocoder:
         return self._denoiser(audio, strength)
 
 
-def check_settings(sigma: float, denoise: float) -> None:
-    """Raise unless both are numbers that make sense.
-
-    Raises:
-        InputError: One is not.
-    """
-    for name, value in (("sigma", sigma), ("denoise", denoise)):
-        ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= 100
-        if not ok:
-            raise InputError(f"{name}={value!r}: expected a number, 0 to 100")
-
-
-def _whole_numbers(values: Any, what: str) -> list[int]:
-    """A sequence of whole numbers as a list."""
-    array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InputError(f"{what} must be a sequence of whole numbers, not {values!r:.60}")
-    return [int(value) for value in array]
-
-
-def _choose(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
-
-
 def default_conditioning(config: WaveGlowConfig) -> Conditioning:
     """Phase matrices where they exist and are not too large: one rule for every machine."""
     wn = config.wn
     numbers = config.n_flows * wn.n_layers * 2 * wn.n_channels
     size = 4 * numbers * config.phases * config.mel_taps * config.n_mel_channels
     return "phases" if config.has_phases and size <= PHASES_LIMIT else "published"
-
-
-def _as_float32(array: Any, what: str) -> Float32:
-    """A numpy or torch array as float32."""
-    if hasattr(array, "detach"):
-        array = array.detach().to("cpu").float().numpy()
-    found = np.asarray(array)
-    if found.dtype.kind != "f":
-        raise InputError(f"{what} has dtype {found.dtype}; expected floating point")
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
-        return found.astype(np.float32, copy=False)

@@ -80,10 +80,11 @@ def command(
     Audio files are turned into mels first (copy-synthesis), which shows what the model can do
     at best. Files are written whole or not at all; bad inputs are reported and the rest done.
     """
+    from fastglow.arguments import check_settings
     from fastglow.audio import check_audio_format, check_mel_scale
     from fastglow.cli.inputs import AUDIO_SUFFIXES, MEL_SUFFIXES, plan_tasks, read_list
     from fastglow.noise import check_seed
-    from fastglow.vocoder import Vocoder, check_settings
+    from fastglow.vocoder import Vocoder
 
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:

@@ -1,0 +1,60 @@
+"""Checks of what callers hand in; each failure is one clear line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastglow.errors import InputError
+
+Float32 = NDArray[np.float32]
+
+
+def check_settings(sigma: float, denoise: float) -> None:
+    """Raise unless both are numbers that make sense.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name, value in (("sigma", sigma), ("denoise", denoise)):
+        ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= 100
+        if not ok:
+            raise InputError(f"{name}={value!r}: expected a number, 0 to 100")
+
+
+def whole_numbers(values: Any, what: str) -> list[int]:
+    """A sequence of whole numbers as a list.
+
+    Raises:
+        InputError: It is none.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(f"{what} must be a sequence of whole numbers, not {values!r:.60}")
+    return [int(value) for value in array]
+
+
+def choose(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise unless the value is one of those known.
+
+    Raises:
+        InputError: It is not.
+    """
+    if value not in known:
+        raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
+
+
+def as_float32(array: Any, what: str) -> Float32:
+    """A numpy or torch array of floating point as float32.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    if hasattr(array, "detach"):
+        array = array.detach().to("cpu").float().numpy()
+    found = np.asarray(array)
+    if found.dtype.kind != "f":
+        raise InputError(f"{what} has dtype {found.dtype}; expected floating point")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
+        return found.astype(np.float32, copy=False)
