@@ -23,12 +23,18 @@ from fastglow.errors import EngineError, InputError
 RATE = 22050
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-@pytest.mark.parametrize(("subtype", "bits"), [("PCM_16", 16), ("PCM_24", 24), ("FLOAT", 0)])
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "bits"),
+    [
+        (".wav", "PCM_16", 16),
+        (".wav", "PCM_24", 24),
+        (".wav", "FLOAT", 0),
+        (".flac", "PCM_16", 16),
+        (".flac", "PCM_24", 24),
+    ],
+)
 @pytest.mark.parametrize("samples", [1, 2, 1001, 30000])
 def test_round_trip(tmp_path, suffix, subtype, bits, samples):
-    if suffix == ".flac" and not bits:
-        pytest.skip("FLAC holds integers")
     audio = np.random.default_rng(samples).uniform(-0.999, 0.999, samples).astype(np.float32)
     path = tmp_path / f"a{suffix}"
     report = write_audio(path, audio, RATE, subtype=subtype)
