@@ -16,7 +16,7 @@ from fastglow.training.network import InverseNetwork
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-pytest.importorskip("triton", reason="Triton is for Linux")
+pytest.importorskip("triton", reason="Triton is not installed")
 fused = importlib.import_module("fastglow.training.fused")
 
 CASES = {

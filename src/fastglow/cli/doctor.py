@@ -28,12 +28,13 @@ def command(
     be read.
     """
     from fastglow.audio import diagnose, read_raw_mel
+    from fastglow.audio.mels import SUFFIXES
     from fastglow.checkpoint import load_weights
-    from fastglow.cli.inputs import MEL_SUFFIXES, find_sources
+    from fastglow.cli.inputs import find_sources
     from fastglow.errors import FastglowError
     from fastglow.voices import find_voice
 
-    sources = find_sources(inputs, MEL_SUFFIXES)
+    sources = find_sources(inputs, SUFFIXES)
     config = load_weights(find_voice(model), hop=hop, rate=rate).config
     status = 0
     for source, _ in sources:

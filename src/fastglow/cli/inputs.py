@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fastglow.errors import InputError
 
-MEL_SUFFIXES = (".npy", ".npz", ".pt", ".safetensors")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 

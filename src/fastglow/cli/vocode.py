@@ -82,7 +82,8 @@ def command(
     """
     from fastglow.arguments import check_settings
     from fastglow.audio import check_audio_format, check_mel_scale
-    from fastglow.cli.inputs import AUDIO_SUFFIXES, MEL_SUFFIXES, plan_tasks, read_list
+    from fastglow.audio.mels import SUFFIXES
+    from fastglow.cli.inputs import AUDIO_SUFFIXES, plan_tasks, read_list
     from fastglow.noise import check_seed
     from fastglow.vocoder import Vocoder
 
@@ -94,7 +95,7 @@ def command(
     check_settings(sigma, denoise)
     check_seed(seed)
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
-    tasks = plan_tasks(sources, out, suffix, MEL_SUFFIXES + AUDIO_SUFFIXES)
+    tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
     vocoder = Vocoder.load(
         model,
         device=device,  # type: ignore[arg-type]  # checked by load

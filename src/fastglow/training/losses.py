@@ -7,35 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-
-def mel_filters(
-    rate: int, n_fft: int, n_mels: int, fmin: float = 0.0, fmax: float | None = None
-) -> NDArray[np.float64]:
-    """Triangular filters on Slaney's mel scale, each of unit area in Hz.
-
-    Returns:
-        [n_mels, n_fft // 2 + 1].
-
-    Source:
-        Slaney, Auditory Toolbox (1998); equal to ``librosa.filters.mel``.
-    """
-    linear, log_step = 200.0 / 3, np.log(6.4) / 27  # Hz a mel below 1 kHz; log above
-
-    def to_mel(hz: float) -> float:
-        return hz / linear if hz < 1000 else 15 + float(np.log(hz / 1000)) / log_step
-
-    mels = np.linspace(to_mel(fmin), to_mel(rate / 2 if fmax is None else fmax), n_mels + 2)
-    edges = np.where(mels < 15, mels * linear, 1000 * np.exp(log_step * (mels - 15)))
-    bins = np.arange(n_fft // 2 + 1) * (rate / n_fft)
-    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    filters = np.maximum(0, np.minimum(rising, falling))
-    return np.asarray(filters * (2 / (edges[2:] - edges[:-2]))[:, None])
+from fastglow.audio.mel import filter_bank
+from fastglow.config import MelConfig
 
 
 def frame(signal: Tensor, size: int, hop: int) -> Tensor:
@@ -130,8 +106,9 @@ class SpectralLoss(nn.Module):
         for i, r in enumerate(config.resolutions):
             self.register_buffer(f"window_{i}", torch.hann_window(r.n_fft), persistent=False)
             if r.n_mels:
-                filters = mel_filters(rate, r.n_fft, r.n_mels, fmax=r.fmax)
-                matrix = torch.from_numpy(filters.T * (1024 / r.n_fft)).float()
+                mel = MelConfig(r.n_fft, r.n_fft, fmax=r.fmax)
+                filters = filter_bank(mel, r.n_mels, rate)
+                matrix = torch.tensor(filters.T * (1024 / r.n_fft)).float()
                 self.register_buffer(f"filters_{i}", matrix, persistent=False)
 
     def forward(self, generated: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fastglow.audio.mel import filter_bank
 from fastglow.errors import InputError
-from fastglow.training.losses import LossConfig, SpectralLoss, mel_filters, tacotron_mel
+from fastglow.training.losses import LossConfig, SpectralLoss, tacotron_mel
 from fastglow.training.network import InverseNetwork
 
 
@@ -71,16 +72,14 @@ class Objective(nn.Module):
         self.margin = model.mel.n_fft // 2
         self.loss = SpectralLoss(config.loss, model.sampling_rate)
         mel = model.mel
-        filters = mel_filters(
-            model.sampling_rate, mel.n_fft, model.n_mel_channels, mel.fmin, mel.fmax
-        )
+        filters = filter_bank(mel, model.n_mel_channels, model.sampling_rate)
         if mel.win_length != mel.n_fft or mel.n_fft % self.hop or config.segment % self.hop:
             raise InputError(
                 f"cannot train with n_fft {mel.n_fft}, window {mel.win_length}, hop {self.hop} and "
                 f"segments of {config.segment}: expected window = n_fft, and multiples of the hop"
             )
         self.register_buffer("window", torch.hann_window(mel.n_fft), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        self.register_buffer("filters", torch.tensor(filters).float(), persistent=False)
 
     def forward(self, audio: Tensor, noise: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         """The loss and its terms.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastglow.atomic import replacing
 from fastglow.errors import InputError
 from fastglow.training.data import Segments
 from fastglow.training.muon import Muon
@@ -220,9 +220,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the state so that the file is whole or absent."""
-        part = path.with_suffix(path.suffix + ".part")
-        torch.save(self.state_dict(), part)
-        os.replace(part, path)
+        with replacing(path) as (part,):
+            torch.save(self.state_dict(), part)
 
     def load(self, path: Path) -> None:
         """Read what :meth:`save` wrote, without executing anything in it."""
