@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import triton  # type: ignore[import-not-found,unused-ignore]
+import triton
 from torch import Tensor
 
 from fastglow.training import wn_kernels as kernels
