@@ -20,7 +20,8 @@ check: .venv/.dev  ## Style and types
 	$(BIN)/mypy
 
 bench: .venv/.bench  ## CPU speed against PyTorch, ONNX Runtime and OpenVINO
-	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/fastglow bench --device cpu --channels 64 --peers pytorch,onnxruntime,openvino \
+		--json benchmarks/results
 
 clean:
 	rm -rf .venv demo build dist

@@ -1,4 +1,4 @@
-"""What a figure depends on: processor, cores, versions, commit, environment switches.
+"""What a figure depends on: processor, GPU, versions, commit, environment switches.
 
 Nothing here names a host, a user or a path.
 """
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+import torch
 
+from fastglow import __version__
 from fastglow.engines.cpu.jit import host
 from fastglow.engines.cpu.threads import available_threads
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("numpy", "llvmlite", "torch", "onnx", "onnxruntime", "openvino")
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("numpy", "llvmlite", "torch", "triton", "onnx", "onnxruntime", "openvino")
 SWITCHES = (
     "FASTGLOW_CPU",
     "OMP_NUM_THREADS",
@@ -36,6 +38,9 @@ SWITCHES = (
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
     "OPENBLAS_NUM_THREADS",
+    "CUDA_LAUNCH_BLOCKING",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTORCH_CUDA_ALLOC_CONF",
 )
 
 
@@ -60,36 +65,59 @@ def huge_pages() -> str:
 
 
 def commit() -> dict[str, Any]:
-    """The commit that ran, and whether files under src/ or benchmarks/ differ from it."""
+    """The commit that runs, and whether files under src/ differ from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "src", "benchmarks/*.py")
-        return {"commit": git("rev-parse", "--short=12", "HEAD"), "dirty": bool(changed)}
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == ROOT:  # else somebody else's
+            changed = git("status", "--porcelain", "--", "src")
+            return {"commit": git("rev-parse", "--short=12", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "dirty": None}
+        pass
+    return {"commit": "unknown", "dirty": None}
 
 
 def versions() -> dict[str, str]:
-    """Python, LLVM and every runtime that is installed."""
-    found = {"python": platform.python_version()}
+    """fastglow, Python, LLVM, and every runtime that is installed."""
+    found = {"fastglow": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "absent"
     found["LLVM"] = ".".join(map(str, llvm.llvm_version_info))
+    if torch.version.cuda:
+        found["CUDA"] = torch.version.cuda
     return found
 
 
-def describe(threads: int) -> dict[str, Any]:
+def gpu() -> dict[str, Any]:
+    """The GPU, its driver and its limits."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    fields = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.memory")
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20)
+        values = [value.strip() for value in shown.stdout.splitlines()[0].split(",")]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        values = ["unknown"] * len(fields)
+    return {
+        "gpu": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "gpu_memory_bytes": properties.total_memory,
+        **dict(zip(fields, values, strict=False)),
+    }
+
+
+def describe(device: str, threads: int) -> dict[str, Any]:
     """Everything that belongs at the head of a result."""
     target = host()
     return {
         "machine": {
+            **(gpu() if device == "cuda" else {}),
             "processor": processor(),
             "target": target.name or "baseline",
             "lanes": target.shape("fp32").lanes,
@@ -97,16 +125,11 @@ def describe(threads: int) -> dict[str, Any]:
             "threads_used": threads,
             "huge_pages": huge_pages(),
             "system": f"{platform.system()} {platform.machine()}",
-            "load_average": [round(x, 2) for x in os.getloadavg()],
+            "load_average": [round(x, 2) for x in os.getloadavg()]
+            if hasattr(os, "getloadavg")
+            else [],
         },
         "versions": versions(),
         **commit(),
         "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
     }
-
-
-def slug(threads: int) -> str:
-    """The processor as part of a file name, for example "amd-epyc-znver5-2t"."""
-    words = re.sub(r"\(.*?\)|\bCPU\b.*|\b\d+-Core\b.*|@.*", "", processor())
-    text = f"{words} {host().name or 'baseline'} {threads}t".lower()
-    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")

@@ -1,1 +1,0 @@
-"""Benchmarks: ``python -m benchmarks.cpu --help``; experiments are logged in ``LOG.md``."""
