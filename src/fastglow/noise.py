@@ -9,11 +9,15 @@ Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.errors import InputError
 
+Float32 = NDArray[np.float32]
 UInt32 = NDArray[np.uint32]
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -50,7 +54,7 @@ def integers(seed: int, first: int, count: int) -> UInt32:
     return philox(counter, (key & 0xFFFFFFFF, key >> 32))
 
 
-def normal(seed: int, samples: int, start: int = 0) -> NDArray[np.float32]:
+def normal(seed: int, samples: int, start: int = 0) -> Float32:
     """Standard-normal noise for the audio samples ``start`` to ``start + samples - 1``.
 
     Args:
@@ -76,7 +80,34 @@ def normal(seed: int, samples: int, start: int = 0) -> NDArray[np.float32]:
     return out
 
 
-def _box_muller(bits: UInt32) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True)
+class SeededNoise:
+    """Noise that nobody has drawn yet: an engine draws it where it needs it.
+
+    Sample n of row b is ``sigma * normal(seeds[b])[start + n]``.
+
+    Attributes:
+        seeds: One a row, 0 to 2**64 - 1.
+        sigma: Scale.
+        start: Absolute index of each row's first sample.
+    """
+
+    seeds: tuple[int, ...]
+    sigma: float
+    start: int = 0
+
+    def draw(self, counts: Sequence[int], samples: int) -> Float32:
+        """The noise as an array [B, samples], each row zero past its count."""
+        made: dict[int, Float32] = {}
+        out = np.zeros((len(self.seeds), samples), dtype=np.float32)
+        for row, (seed, count) in enumerate(zip(self.seeds, counts, strict=True)):
+            if seed not in made:
+                made[seed] = np.float32(self.sigma) * normal(seed, max(counts), self.start)
+            out[row, :count] = made[seed][:count]
+        return out
+
+
+def _box_muller(bits: UInt32) -> Float32:
     """Normals [4, n] from integers [4, n]: u = (bits + 0.5) / 2**32 keeps log(u) finite."""
     radius = np.sqrt(-2.0 * np.log((bits[0::2].astype(np.float64) + 0.5) * 2.0**-32))
     angle = bits[1::2].astype(np.float64) * (2.0 * np.pi * 2.0**-32)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow import noise
 from fastglow.arguments import as_float32
 from fastglow.config import WaveGlowConfig
 from fastglow.engines.base import Engine
 from fastglow.errors import InputError
+from fastglow.noise import SeededNoise
 from fastglow.plan.upsample import FRAMES
 
 Float32 = NDArray[np.float32]
@@ -46,14 +46,13 @@ def stream(
     if not config.has_phases:
         raise InputError("cannot stream: the hop is no whole number of steps")
     before, after = receptive_field(config)
-    scale, size = np.float32(sigma), config.samples(1)
+    size = config.samples(1)
     held = np.zeros((config.n_mel_channels, 0), dtype=np.float32)
     first = done = 0  # the first frame held; frames whose audio was given
 
     def audio(last: int) -> Float32:
-        end = first + held.shape[1]
-        z = scale * noise.normal(seed, (end - first) * size, first * size)
-        window = engine.infer(held[None], z[None], [held.shape[1]])[0]
+        noise = SeededNoise((seed,), sigma, start=first * size)
+        window = engine.infer(held[None], noise, [held.shape[1]])[0]
         return np.asarray(window[(done - first) * size : (last - first) * size])
 
     for chunk in chunks:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from fastglow import noise as noise_module
 from fastglow import streaming
-from fastglow.arguments import as_float32, check_settings, choose, whole_numbers
+from fastglow.arguments import as_float32, check_settings, whole_numbers
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig
-from fastglow.engines.base import Engine
+from fastglow.engines.base import Engine, Noise
+from fastglow.engines.choose import choose_engine
 from fastglow.errors import EngineError, InputError
-from fastglow.plan import Conditioning, Plan
+from fastglow.noise import SeededNoise
+from fastglow.plan import Conditioning
 from fastglow.voices import find_voice
 
 if TYPE_CHECKING:
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 Seed = int | Sequence[int]
-Device = Literal["auto", "cpu"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp16", "bf16", "tf32", "fp32"]
 
-PHASES_LIMIT = 2_500_000_000  # bytes of float32 phase matrices: 256 channels fit, 512 do not
 BIAS_FRAMES = 88  # of silence, from which the denoiser learns the model's own hum
 
 
@@ -53,7 +53,7 @@ class Vocoder:
         cls,
         source: str | os.PathLike[str] | None = None,
         *,
-        device: Device = "auto",
+        device: str = "auto",
         precision: Precision = "auto",
         conditioning: Conditioning | Literal["auto"] = "auto",
         threads: int | None = None,
@@ -66,11 +66,12 @@ class Vocoder:
         Args:
             source: A .pt or .pth file, a .safetensors file, a folder, or the name of a
                 shipped voice; the default voice if left out.
-            device: "cpu", or "auto".
-            precision: "fp32", "bf16" (half the time, on processors with AVX-512 BF16), or
-                "auto", which is fp32 on a CPU.
+            device: "cuda", "cuda:1", "cpu", or "auto": a GPU that can be used, else the CPU.
+            precision: On a GPU "fp16", "bf16", "tf32" or "fp32"; on a CPU "fp32" or "bf16" (half
+                the time, on processors with AVX-512 BF16). "auto" is fp16 or fp32.
             conditioning: The form of the conditioning, which rounding depends on. "auto" takes
-                the phase matrices unless they would be larger than 2.5 GB.
+                the phase matrices unless they would be larger than 2.5 GB on a CPU, or a quarter
+                of the memory of a GPU.
             threads: CPU threads; by default all that the process may use.
             hop: Audio samples a mel frame, where the checkpoint does not say.
             rate: Sampling rate in Hz, where the checkpoint does not say.
@@ -81,19 +82,11 @@ class Vocoder:
             InputError: There is no such voice, file, device or precision.
             EngineError: The engine cannot run here.
         """
-        choose("device", device, ("auto", "cpu"))
-        choose("precision", precision, ("auto", "fp32", "bf16"))
-        choose("conditioning", conditioning, ("auto", "phases", "published"))
         if threads is not None and threads < 1:
             raise InputError(f"threads={threads}: expected 1 or more")
         weights = load_weights(find_voice(source), hop=hop, rate=rate, dialect=dialect)
-        if conditioning == "auto":
-            conditioning = default_conditioning(weights.config)
-        from fastglow.engines.cpu import CpuEngine  # LLVM: 0.1 s that `--help` need not wait
-
-        plan = Plan(weights, conditioning)
-        chosen = "fp32" if precision == "auto" else precision
-        return cls(weights, CpuEngine(plan, precision=chosen, threads=threads))
+        choice = choose_engine(weights.config, device, precision, conditioning)
+        return cls(weights, choice.load(weights, threads))
 
     @property
     def sampling_rate(self) -> int:
@@ -162,9 +155,9 @@ class Vocoder:
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
         check_settings(sigma, denoise)
-        scaled = np.float32(sigma) * self._noise(seed, noise, batch, frames)
+        drawn = self._noise(seed, noise, sigma, batch, frames)
         try:
-            audio = self.engine.infer(batch, scaled, frames)
+            audio = self.engine.infer(batch, drawn, frames)
         except MemoryError:
             raise EngineError(
                 f"no memory for {len(batch)} x {max(frames)} frames; use smaller batches"
@@ -239,8 +232,10 @@ class Vocoder:
             raise InputError("the mel holds NaN or infinite values")
         return frames
 
-    def _noise(self, seed: Seed, noise: Any, batch: Float32, frames: list[int]) -> Float32:
-        """Standard-normal noise [B, samples]."""
+    def _noise(
+        self, seed: Seed, noise: Any, sigma: float, batch: Float32, frames: list[int]
+    ) -> Noise:
+        """Scaled noise [B, samples], or seeds that the engine draws it from."""
         shape = (len(batch), self.config.samples(batch.shape[2]))
         if noise is not None:
             given = as_float32(noise, "the noise")
@@ -253,20 +248,12 @@ class Vocoder:
             for row, count in zip(rows, frames, strict=True):
                 if not np.isfinite(row[: self.config.samples(count)]).all():
                     raise InputError("the noise holds NaN or infinite values")
-            return rows
+            return np.float32(sigma) * rows
         many = isinstance(seed, list | tuple | np.ndarray)
         seeds: list[Any] = list(seed) if many else [seed] * shape[0]  # type: ignore[arg-type]
         if len(seeds) != shape[0]:
             raise InputError(f"{len(seeds)} seeds for a batch of {shape[0]} rows")
-        made: dict[int, Float32] = {}
-        out = np.zeros(shape, dtype=np.float32)
-        for row, one in enumerate(seeds):
-            key = noise_module.check_seed(one)
-            if key not in made:
-                made[key] = noise_module.normal(key, self.config.samples(max(frames)))
-            count = self.config.samples(frames[row])
-            out[row, :count] = made[key][:count]
-        return out
+        return SeededNoise(tuple(noise_module.check_seed(one) for one in seeds), sigma)
 
     def _denoise(self, audio: Float32, strength: float) -> Float32:
         from fastglow.audio.denoise import Denoiser
@@ -276,11 +263,3 @@ class Vocoder:
                 silence = np.zeros((self.config.n_mel_channels, BIAS_FRAMES), dtype=np.float32)
                 self._denoiser = Denoiser(self.synthesize(silence, sigma=0.0))
         return self._denoiser(audio, strength)
-
-
-def default_conditioning(config: WaveGlowConfig) -> Conditioning:
-    """Phase matrices where they exist and are not too large: one rule for every machine."""
-    wn = config.wn
-    numbers = config.n_flows * wn.n_layers * 2 * wn.n_channels
-    size = 4 * numbers * config.phases * config.mel_taps * config.n_mel_channels
-    return "phases" if config.has_phases and size <= PHASES_LIMIT else "published"

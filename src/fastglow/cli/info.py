@@ -10,6 +10,7 @@ from fastglow.cli import options
 
 if TYPE_CHECKING:
     from fastglow.checkpoint import Weights
+    from fastglow.engines.choose import Choice
 
 
 def command(
@@ -21,15 +22,29 @@ def command(
     hop: options.Hop = None,
     rate: options.Rate = None,
     dialect: options.Dialect = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm",
+            help="Also compile everything that the model needs on this device, so that later "
+            "processes find it in the caches on disk.",
+        ),
+    ] = False,
 ) -> None:
-    """Show a model's hyperparameters, dialect, checksum and operations."""
+    """Show a model's hyperparameters, dialect, checksum and operations, and what would run it."""
     import json
 
     from fastglow.checkpoint import load_weights
+    from fastglow.engines.choose import choose_engine
     from fastglow.voices import find_voice
 
     weights = load_weights(find_voice(model), hop=hop, rate=rate, dialect=dialect)
-    facts = describe(weights)
+    choice = choose_engine(weights.config, device, precision)
+    facts = describe(weights, choice)
+    if warm:
+        choice.load(weights).warm()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -45,15 +60,15 @@ def command(
     Console().print(table)
 
 
-def describe(weights: Weights) -> dict[str, Any]:
+def describe(weights: Weights, choice: Choice) -> dict[str, Any]:
     """Everything that ``info`` shows, by name."""
     from fastglow.plan.cost import Form, cost
-    from fastglow.vocoder import default_conditioning
 
     source, config = weights.provenance, weights.config
     published = cost(config, "published")
-    conditioning = default_conditioning(config)
-    form: Form = "rewritten" if conditioning == "phases" else "rewritten, published conditioning"
+    form: Form = (
+        "rewritten" if choice.conditioning == "phases" else "rewritten, published conditioning"
+    )
     rewritten = cost(config, form)
     return {
         "path": source.path,
@@ -62,7 +77,10 @@ def describe(weights: Weights) -> dict[str, Any]:
         "sha256": source.sha256,
         "parameters": weights.parameters,
         "config": config.to_dict(),
-        "conditioning": conditioning,
+        "device": choice.device,
+        "precision": choice.precision,
+        "conditioning": choice.conditioning,
+        "gpu": choice.gpu or "not looked for",
         "flop_per_sample": {
             "published": round(published.flop_per_sample),
             "rewritten": round(rewritten.flop_per_sample),

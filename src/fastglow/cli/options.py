@@ -33,5 +33,19 @@ Threads = Annotated[
     int | None,
     typer.Option(help="CPU threads. Default: all that this process may use.", min=1),
 ]
+Device = Annotated[
+    str, typer.Option(help="auto (a GPU that can be used, else the CPU), cpu, cuda or cuda:N.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="auto (fp16 on a GPU, fp32 on a CPU); on a GPU fp16, bf16, tf32, fp32; on a CPU "
+        "fp32, bf16 (half the time, on processors with AVX-512 BF16)."
+    ),
+]
+Conditioning = Annotated[
+    str,
+    typer.Option(help="auto, phases or published: the form of the conditioning. See info."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]

@@ -59,11 +59,9 @@ def command(
     mel_scale: Annotated[
         str, typer.Option(help="Convention of the mels; `fastglow doctor` tells which.")
     ] = "ln",
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, fp32 or bf16 (half the time where the CPU has it).")
-    ] = "auto",
-    conditioning: Annotated[str, typer.Option(help="auto, phases or published.")] = "auto",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    conditioning: options.Conditioning = "auto",
     threads: options.Threads = None,
     file_format: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
     subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24 or (wav) FLOAT.")] = "PCM_16",
@@ -98,8 +96,8 @@ def command(
     tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
     vocoder = Vocoder.load(
         model,
-        device=device,  # type: ignore[arg-type]  # checked by load
-        precision=precision,  # type: ignore[arg-type]
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # checked by load
         conditioning=conditioning,  # type: ignore[arg-type]
         threads=threads,
         hop=hop,

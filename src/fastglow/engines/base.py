@@ -8,14 +8,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastglow.noise import SeededNoise
+
 Float32 = NDArray[np.float32]
+Noise = Float32 | SeededNoise
 
 
 class Engine(Protocol):
     """Runs one plan on one device.
 
     Attributes:
-        device: For example "cpu".
+        device: "cpu", "cuda" or "cuda:1", say.
         precision: For example "fp32".
         conditioning: The plan's form, which rounding depends on.
         description: One line for ``info``.
@@ -33,12 +36,12 @@ class Engine(Protocol):
     @property
     def description(self) -> str: ...  # noqa: D102
 
-    def infer(self, mel: Float32, noise: Float32, lengths: Sequence[int]) -> Float32:
+    def infer(self, mel: Float32, noise: Noise, lengths: Sequence[int]) -> Float32:
         """Audio of a padded batch.
 
         Args:
             mel: [B, n_mel, frames] float32, natural log.
-            noise: [B, samples] float32, already scaled by sigma.
+            noise: [B, samples] float32, already scaled by sigma, or seeds to draw it from.
             lengths: Frames of each row that count.
 
         Returns:
@@ -47,4 +50,8 @@ class Engine(Protocol):
         Raises:
             EngineError: The result is not finite, or memory ran out.
         """
+        ...
+
+    def warm(self) -> None:
+        """Make now, and keep on disk, all the machine code that a first call would wait for."""
         ...

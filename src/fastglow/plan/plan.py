@@ -116,13 +116,20 @@ class Plan:
             self._upsampling = rewrite.upsampling(self.weights)
         return self._upsampling
 
-    def flow(self, k: int) -> FlowPlan:
-        """The plan of flow ``k`` (the last flow runs first)."""
+    def flow(self, k: int, *, composed: bool = True) -> FlowPlan:
+        """The plan of flow ``k`` (the last flow runs first).
+
+        Args:
+            k: Which flow.
+            composed: False leaves ``cond_layer`` [L, 2C, M*G] as published even in the phase
+                form, for an engine that multiplies it with :attr:`upsampling` on its device:
+                that product is nearly all of the work of a plan.
+        """
         w, config = self.weights, self.config
         start, start_bias = w[f"WN.{k}.start.weight"][:, :, 0], w[f"WN.{k}.start.bias"]
         output, output_bias = rewrite.output(w, k)
         residual, residual_bias = rewrite.residual(w, k)
-        phases = self.upsampling if self.conditioning == "phases" else None
+        phases = self.upsampling if composed and self.conditioning == "phases" else None
         return FlowPlan(
             channels=config.flow_channels[k],
             swapped=config.coupling == "alternating" and k % 2 == 1,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.engines.base import Float32
+from fastglow.engines.base import Float32, Noise
 from fastglow.engines.cpu.axis import Axis, Tile, tiles
 from fastglow.engines.cpu.context import Job
 from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
@@ -22,6 +22,7 @@ from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow, padded
 from fastglow.engines.cpu.source import fill_upsampled, mel_plane
 from fastglow.engines.cpu.threads import available_threads
 from fastglow.errors import EngineError
+from fastglow.noise import SeededNoise
 from fastglow.plan import Plan
 
 Int64 = NDArray[np.int64]
@@ -70,9 +71,15 @@ class CpuEngine:
             f"({self._shape.lanes} lanes), {self.conditioning} conditioning"
         )
 
-    def infer(self, mel: Float32, noise: Float32, lengths: Sequence[int]) -> Float32:
+    def warm(self) -> None:
+        """Nothing is left to do: the machine code was made, or read from its cache, at load."""
+
+    def infer(self, mel: Float32, noise: Noise, lengths: Sequence[int]) -> Float32:
         """See :class:`fastglow.engines.base.Engine`."""
         config, shape = self.config, self._shape
+        if isinstance(noise, SeededNoise):
+            counts = [config.samples(n) for n in lengths]
+            noise = noise.draw(counts, config.samples(mel.shape[2]))
         reach = config.wn.kernel_size // 2 * 2 ** (config.wn.n_layers - 1)
         axis = Axis.place(
             [self._positions(n) for n in lengths],

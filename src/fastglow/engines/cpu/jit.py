@@ -9,13 +9,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import llvmlite.binding as llvm
 
 from fastglow import __version__
-from fastglow.atomic import replacing
+from fastglow.cache import DiskCache
 from fastglow.engines.cpu.driver import build_module
 from fastglow.engines.cpu.ir import Shape
 from fastglow.errors import EngineError
@@ -77,34 +76,6 @@ def host() -> Host:
     return Host(name, features, Shape(lanes=4, rows=4, fused=False), False)
 
 
-class _DiskCache:
-    """Keeps compiled objects in the user's cache folder, each behind its own checksum."""
-
-    def __init__(self, key: str) -> None:
-        root = os.environ.get("FASTGLOW_CACHE") or os.environ.get("XDG_CACHE_HOME")
-        folder = root or os.path.expanduser("~/.cache")
-        known = not folder.startswith("~")  # a user without a home has no cache
-        self.path = Path(folder) / "fastglow" / f"cpu-{key}.o" if known else None
-
-    def load(self) -> bytes | None:
-        try:
-            data = self.path.read_bytes() if self.path else b""
-        except OSError:
-            return None
-        digest, code = data[:32], data[32:]
-        return code if hashlib.sha256(code).digest() == digest else None
-
-    def save(self, code: bytes) -> None:
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as (part,):
-                part.write_bytes(hashlib.sha256(code).digest() + code)
-        except OSError:
-            pass  # a cache that cannot be written costs compiling again, nothing else
-
-
 @functools.cache
 def compile_flow(kernel: int, precision: Precision) -> Flow:
     """The machine code of one flow for WN kernels of this size: flow(job, scratch).
@@ -121,7 +92,7 @@ def compile_flow(kernel: int, precision: Precision) -> Flow:
         target = llvm.Target.from_default_triple().create_target_machine(
             cpu=machine.name, features=machine.features, opt=3
         )
-        engine = _engine(text, target, _DiskCache(key))
+        engine = _engine(text, target, DiskCache(f"cpu-{key}.o"))
     except RuntimeError as error:
         raise EngineError(f"LLVM cannot compile for this processor: {error}") from error
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -130,7 +101,7 @@ def compile_flow(kernel: int, precision: Precision) -> Flow:
     return function
 
 
-def _engine(text: str, target: llvm.TargetMachine, cache: _DiskCache) -> llvm.ExecutionEngine:
+def _engine(text: str, target: llvm.TargetMachine, cache: DiskCache) -> llvm.ExecutionEngine:
     code = cache.load()
     if code is None:
         module = llvm.parse_assembly(text)

@@ -1,0 +1,172 @@
+"""A flow's weights on the device, rounded to the storage type and ordered as the kernels read them.
+
+C is WN's channels padded with zero weights to a multiple of 64; padded channels stay zero. Gate
+rows come in groups of 16: 8 tanh rows, then the 8 sigmoid rows of the same channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastglow.plan import Plan
+
+Float64 = NDArray[np.float64]
+
+
+def padded(count: int, multiple: int) -> int:
+    """``count`` rounded up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """One WN layer.
+
+    Attributes:
+        weight: [2C, taps * X]; X is W for layer 0 and C otherwise.
+        bias: [2C] float32.
+        cond: [P or 1, 2C, K].
+        residual: [C, C]; zeros in the last layer, which has none.
+        residual_bias: [C] float32.
+        output: [O, C].
+    """
+
+    weight: Tensor
+    bias: Tensor
+    cond: Tensor
+    residual: Tensor
+    residual_bias: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFlow:
+    """One flow.
+
+    Attributes:
+        channels: n.
+        swapped: The second half conditions the first.
+        layers: WN's layers.
+        start: [C, W].
+        output_bias: [n] float32.
+        inverse: [n, n] float32.
+    """
+
+    channels: int
+    swapped: bool
+    layers: tuple[PackedLayer, ...]
+    start: Tensor
+    output_bias: Tensor
+    inverse: Tensor
+
+
+class Packer:
+    """Packs the flows of one plan.
+
+    Attributes:
+        channels: C.
+        given: W, channels of layer 0's input.
+        rows: O, output rows, the same for all flows.
+        bands: Mel bands padded to a multiple of 8, the distance of two mel windows.
+        window: K, columns of the conditioning.
+    """
+
+    def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device) -> None:
+        """Bring the upsampling to the device, where it is multiplied with ``cond_layer``.
+
+        Args:
+            plan: What to pack.
+            dtype: Storage type.
+            device: Where to.
+        """
+        config = plan.config
+        self._plan, self._dtype, self._device = plan, dtype, device
+        widest = max(config.flow_channels)
+        self.channels = padded(config.wn.n_channels, 64)
+        self.given = padded(3 * (widest // 2) + 2, 64)
+        self.rows = padded(widest, 8)
+        self.bands = padded(config.n_mel_channels, 8)
+        columns = config.mel_taps * self.bands
+        self._upsampling: Tensor | None = None
+        if plan.conditioning == "phases":
+            self._upsampling = self._double(plan.upsampling).flatten(1)
+        else:
+            columns = config.n_mel_channels * config.n_group
+        self.window = padded(columns, 64)
+
+    def flow(self, k: int) -> PackedFlow:
+        """Flow ``k``."""
+        plan, c = self._plan.flow(k, composed=False), self.channels
+        count, width = len(plan.gate), self._plan.config.wn.n_channels
+        gates = [self._double(gate) for gate in plan.gate]
+        weights = [self._slots(gates[0][..., :-1], gates[0][..., -1])]
+        weights += [self._pad(gate, -1, c).to(self._dtype) for gate in gates[1:]]
+        residual = torch.zeros(count, c, c, dtype=self._dtype, device=self._device)
+        residual_bias = torch.zeros(count, c, device=self._device)
+        output = torch.zeros(count, self.rows, c, dtype=self._dtype, device=self._device)
+        residual[:-1, :width, :width] = self._double(plan.residual)
+        residual_bias[:-1, :width] = self._double(plan.residual_bias)
+        output[:, : plan.channels, :width] = self._double(plan.output)
+        layers = tuple(
+            PackedLayer(
+                weight=self._gate_rows(weights[i]).flatten(1),
+                bias=self._gate_rows(self._double(plan.gate_bias[i])).float(),
+                cond=self._conditioning(plan.conditioning[i]),
+                residual=residual[i],
+                residual_bias=residual_bias[i],
+                output=output[i],
+            )
+            for i in range(count)
+        )
+        start = self._slots(self._double(plan.start), self._double(plan.start_bias))
+        return PackedFlow(
+            channels=plan.channels,
+            swapped=plan.swapped,
+            layers=layers,
+            start=self._pad(start, 0, c),
+            output_bias=self._double(plan.output_bias).float(),
+            inverse=self._double(plan.inverse).float(),
+        )
+
+    def _double(self, array: Float64) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _pad(self, tensor: Tensor, axis: int, size: int) -> Tensor:
+        """Zeros at the end of one axis."""
+        shape = list(tensor.shape)
+        shape[axis] = size - shape[axis]
+        return torch.cat([tensor, tensor.new_zeros(shape)], dim=axis)
+
+    def _gate_rows(self, rows: Tensor) -> Tensor:
+        """[2 * unpadded, ...] tanh then sigmoid, to [2C, ...] in groups of 8 and 8."""
+        half = rows.shape[0] // 2
+        pair = [self._pad(part, 0, self.channels) for part in (rows[:half], rows[half:])]
+        groups = [part.reshape(-1, 8, *part.shape[1:]) for part in pair]
+        return torch.stack(groups, dim=1).flatten(0, 2).contiguous()
+
+    def _slots(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Columns [high | high | low | bias high | bias low | 0...], [..., W].
+
+        They meet [a high | a low | a high | 1 | 1]: a product in 16 bits as good as in fp32.
+        """
+        high, bias_high = weight.to(self._dtype).double(), bias.to(self._dtype).double()
+        rest = torch.stack([bias_high, bias - bias_high], dim=-1)
+        columns = torch.cat([high, high, weight - high, rest], dim=-1)
+        return self._pad(columns, -1, self.given).to(self._dtype)
+
+    def _conditioning(self, matrix: Float64) -> Tensor:
+        """[P or 1, 2C, K]; of the phase form the product with the upsampling, newest tap last."""
+        config, rows = self._plan.config, self._double(matrix)
+        if self._upsampling is None:
+            out = self._gate_rows(rows)[None]
+        else:
+            taps, bands = config.mel_taps, config.n_mel_channels
+            composed = (rows @ self._upsampling).view(-1, config.phases, taps, bands).flip(2)
+            spread = self._pad(composed, -1, self.bands).flatten(2)
+            out = self._gate_rows(spread.to(self._dtype)).transpose(0, 1)
+        return self._pad(out, -1, self.window).to(self._dtype).contiguous()

@@ -1,0 +1,289 @@
+"""One WN layer in one launch, for NVIDIA's sm_90 (H100, H200): CUDA C++ in hopper.cu.
+
+*What is fused.* The gate (dilated taps and mel window), tanh * sigmoid, the residual product, and
+the output rows. Of a layer only x is read and x_next written, with 32 bytes a step of output sums.
+
+*The work of a block.* 64 MT channels of a tile of NT places of one phase. Gate rows are the M of
+wgmma (64 rows are 8 tanh and 8 sigmoid rows of each of four warps, so both halves of a gate meet in
+one thread), places its N, so a tile may have any multiple of 16 places: 860 frames make 6 tiles of
+144. One warp loads with the tensor copy engine, two warpgroups multiply, one warp stores.
+
+*Clusters.* CL blocks share a tile's channels: each loads 1/CL of the inputs and sends it to all.
+Their activations meet in a scratch buffer in the L2 cache, and the residual product of a tile runs
+after the gate of the next, when its partners' activations have long arrived. A block may be one
+gate ahead of its partners' residual, hence SLOTS = 4 places for a cluster's activations.
+
+*Why not Triton.* Triton has neither clusters nor widths that are not powers of two. 256 channels,
+6,912 places of 32 phases, one layer: a Triton gate kernel alone 630 us, this one 555 us for all
+(453 TFLOP/s).
+
+*Floor.* 256 channels, 27,520 steps: 34.4 GFLOP, 46 us at the 742 TFLOP/s of a large cuBLAS product.
+
+*Determinism.* Every element adds its products in the order of K through one kind of instruction,
+whatever NT; each block keeps its own partial sums of the output rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+
+from fastglow.kernels.nvrtc import Kernel, compile_cubin, tensor_map
+
+ARCHITECTURE = "sm_90a"
+SOURCES = ("hopper.cuh", "hopper_move.cuh", "hopper.cu")
+SHARED = 232_448  # bytes a block may have
+SLOTS = 4
+THREADS = 384
+WIDTHS = {1: (96, 128, 192, 256), 2: (96, 128, 144, 160, 176, 192)}  # places a tile, by MT
+OVERHEAD = 138  # a tile costs as much as so many more places: fitted to 144, 176 and 192
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How one width of the kernel is compiled.
+
+    Attributes:
+        channels: C.
+        width: NT, places a tile.
+        bf16: bfloat16 rather than float16.
+    """
+
+    channels: int
+    width: int
+    bf16: bool
+
+    @property
+    def tiles(self) -> int:
+        """MT, 64-row tiles of the gate that a warpgroup holds."""
+        return 2 if self.channels % 128 == 0 else 1
+
+    @property
+    def blocks(self) -> int:
+        """CL, blocks that share a tile's channels."""
+        return self.channels // (64 * self.tiles)
+
+    @property
+    def stages(self) -> int:
+        """Of the ring: as many as fit."""
+        return (SHARED - 2048) // self.stage_bytes
+
+    @property
+    def stage_bytes(self) -> int:
+        """64 columns of the gate's rows and of the tile."""
+        return (128 * self.tiles + self.width) * 128
+
+    @property
+    def shared_bytes(self) -> int:
+        """With room to align the ring."""
+        return self.stages * self.stage_bytes + 1024
+
+
+def supported(channels: int, output_rows: int, capability: tuple[int, int]) -> bool:
+    """Whether there is such a kernel for a model's padded channels and a device."""
+    return capability == (9, 0) and output_rows == 8 and Shape(channels, 96, False).blocks <= 8
+
+
+def source(shape: Shape) -> str:
+    """The CUDA C++ of one shape."""
+    kind = "bf16" if shape.bf16 else "f16"
+    defines = {
+        "C": shape.channels,
+        "CL": shape.blocks,
+        "CF": 1,
+        "MT": shape.tiles,
+        "NT": shape.width,
+        "STAGES": shape.stages,
+        "BF16": int(shape.bf16),
+        "KIND": f'"{kind}"',
+    }
+    folder = resources.files("fastglow.kernels")
+    rest = shape.width if shape.tiles == 2 else shape.width // 2
+    return "\n".join(
+        [f"#define {name} {value}" for name, value in defines.items()]
+        + [_wgmma("gate", shape.width, kind), _wgmma("residual", rest, kind)]
+        + [(folder / name).read_text() for name in SOURCES]
+    )
+
+
+def _wgmma(name: str, width: int, kind: str) -> str:
+    """64 x 16 by 16 x width in C++: the instruction names every one of its registers."""
+    count = width // 2
+    names = ", ".join(f"%{i}" for i in range(count))
+    registers = ", ".join(f'"+f"(d[{i}])' for i in range(count))
+    instruction = f"wgmma.mma_async.sync.aligned.m64n{width}k16.f32.{kind}.{kind}"
+    return f"""
+__device__ __forceinline__ void mma_{name}(float (&d)[{count}],
+                                           unsigned long long a, unsigned long long b) {{
+  asm volatile("{instruction} {{{names}}}, %{count}, %{count + 1}, 1, 1, 1, 0, 0;"
+               : {registers} : "l"(a), "l"(b));
+}}
+__device__ __forceinline__ void mma_wait_{name}(float (&d)[{count}]) {{
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {registers} :: "memory");
+}}
+"""
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(shape: Shape, device: int) -> Kernel:
+    with torch.cuda.device(device):
+        torch.cuda.current_stream()  # the driver's calls need PyTorch's context
+        cubin = compile_cubin(source(shape), ARCHITECTURE)
+        return Kernel(
+            cubin, "layer", threads=THREADS, cluster=shape.blocks, shared=shape.shared_bytes
+        )
+
+
+class FusedLayer:
+    """The kernel for one model on one device.
+
+    Attributes:
+        partials: Partial sums of the output rows, the first axis of ``out``.
+    """
+
+    def __init__(self, channels: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Compile every width, or load it from the cache.
+
+        Args:
+            channels: C, a multiple of 64.
+            dtype: torch.float16 or torch.bfloat16.
+            device: Of compute capability 9.0.
+        """
+        index = torch.cuda.current_device() if device.index is None else device.index
+        self._bf16 = dtype == torch.bfloat16
+        mt = Shape(channels, 96, self._bf16).tiles
+        shapes = [Shape(channels, width, self._bf16) for width in WIDTHS[mt]]
+        shapes = [shape for shape in shapes if shape.width % (4 * shape.blocks) == 0]
+        self._kernels = {shape: _kernel(shape, index) for shape in shapes}
+        self.partials = shapes[0].blocks
+        rows = max(k.clusters * SLOTS * shape.width for shape, k in self._kernels.items())
+        self._acts = torch.zeros((rows, channels), dtype=dtype, device=device)
+
+    def shape(self, phases: int, places: int) -> Shape:
+        """The width that should be fastest for so many places: the bits are the same in all."""
+
+        def cost(shape: Shape) -> int:
+            tiles = phases * -(-places // shape.width)
+            waves = -(-tiles // self._kernels[shape].clusters)
+            return waves * (OVERHEAD + shape.width)
+
+        return min(self._kernels, key=cost)
+
+    def prepare(
+        self,
+        *,
+        x: torch.Tensor,
+        x_next: torch.Tensor,
+        weight: torch.Tensor,
+        cond: torch.Tensor,
+        mel: torch.Tensor,
+        mel_strides: tuple[int, int],
+        bias: torch.Tensor,
+        residual: torch.Tensor,
+        residual_bias: torch.Tensor,
+        start: torch.Tensor,
+        output: torch.Tensor,
+        bits: torch.Tensor,
+        out: torch.Tensor,
+        dilation: int,
+        first: bool,
+        last: bool,
+        shape: Shape | None = None,
+    ) -> Launch:
+        """Everything about one launch but the stream.
+
+        Args:
+            x: [P, N, X] the layer's input, ``given`` for the first; N is a multiple of 8.
+            x_next: [P, N, C]; not written by the last layer.
+            weight: [2C, taps * X], rows in groups of 8 tanh and 8 sigmoid.
+            cond: [P or 1, 2C, K].
+            mel: Flat; row (p, n) starts at p * mel_strides[0] + n * mel_strides[1], K long.
+            mel_strides: In numbers, multiples of 8.
+            bias: [2C] float32, rows as those of ``weight``.
+            residual: [C, C].
+            residual_bias: [C] float32.
+            start: [C, X of the first layer].
+            output: [8, C].
+            bits: [N / 8] uint8, bit i of byte j set if place 8j + i is inside a row.
+            out: [partials, P, 8, N] float32.
+            dilation: Steps between taps.
+            first: Layer 0: ``out`` is stored, not added to; x_0 = start . given.
+            last: No residual.
+            shape: A width other than the one that should be fastest.
+        """
+        shape = shape or self.shape(x.shape[0], x.shape[1])
+        phases, places, inputs = x.shape
+        c, mt, nt, k = shape.channels, shape.tiles, shape.width, cond.shape[2]
+        part = nt // shape.blocks
+        phase_stride, row_stride = mel_strides
+        windows = tensor_map(
+            mel.data_ptr(),
+            (k, places, phases if phase_stride else 1),
+            (2 * row_stride, 2 * (phase_stride or places * row_stride)),
+            (64, part, 1),
+            bf16=self._bf16,
+        )
+        maps = (
+            self._map(weight, 128 * mt),
+            self._map(cond, 128 * mt),
+            self._map(residual, 64 * mt),
+            self._map(start, 64 * mt),
+            self._map(x, part, planes=True),
+            self._map(x, nt, planes=True),
+            windows,
+            self._map(self._acts, part),
+            self._map(self._acts, nt),
+            self._map(x_next, nt, planes=True),
+        )
+        blocks = -(-places // nt)
+        pointers = (bias, residual_bias, bits, output, out)
+        numbers = (
+            places,
+            phases,
+            blocks,
+            weight.shape[1] // inputs,
+            inputs // 64,
+            k // 64,
+            dilation,
+            2 * c if cond.shape[0] > 1 else 0,
+            1 if phase_stride else 0,
+            int(first),
+            int(last),
+        )
+        tail = struct.pack("<5Q11i", *(t.data_ptr() for t in pointers), *numbers)
+        kernel = self._kernels[shape]
+        clusters = min(kernel.clusters, phases * blocks)
+        tensors = (x, x_next, weight, cond, mel, residual, start, *pointers, self._acts)
+        return Launch(kernel, clusters, b"".join(maps) + tail, tensors)
+
+    def _map(self, tensor: torch.Tensor, rows: int, *, planes: bool = False) -> bytes:
+        """Boxes of 64 columns by ``rows`` rows of a tensor, of one plane if it has planes."""
+        columns = tensor.shape[-1]
+        size, stride = tensor.numel() // columns, 2 * columns
+        sizes, strides, box = (columns, size), (stride,), (64, rows)
+        if planes:
+            sizes = (columns, tensor.shape[1], tensor.shape[0])  # type: ignore[assignment]
+            strides = (stride, stride * tensor.shape[1])  # type: ignore[assignment]
+            box = (64, rows, 1)  # type: ignore[assignment]
+        return tensor_map(tensor.data_ptr(), sizes, strides, box, bf16=self._bf16)
+
+
+class Launch:
+    """One launch, ready to be repeated; it keeps its tensors alive."""
+
+    def __init__(self, kernel: Kernel, clusters: int, argument: bytes, tensors: Any) -> None:
+        """Keep the argument, padded to the alignment of a tensor map."""
+        self._kernel, self._clusters, self._tensors = kernel, clusters, tensors
+        size = -(-len(argument) // 64) * 64
+        self._argument = ctypes.create_string_buffer(argument, size)
+
+    def __call__(self) -> None:
+        """Run it on PyTorch's current stream."""
+        stream = torch.cuda.current_stream().cuda_stream
+        self._kernel.launch(self._clusters, self._argument, stream)

@@ -1,0 +1,209 @@
+"""The CUDA engine: through Triton's interpreter anywhere, and on the GPU where there is one."""
+
+import os
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from fastglow.config import WaveGlowConfig, WNConfig
+from fastglow.engines.cuda.pieces import axes, bucket, cut
+from fastglow.errors import EngineError
+from fastglow.noise import SeededNoise, normal
+from fastglow.plan import Plan
+from fastglow.plan.evaluate import evaluate
+from fastglow.vocoder import Vocoder
+
+import interpreter
+from models import ODD, RAGGED, TINY, random_input, random_weights
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton", reason="Triton is not installed")
+if not torch.cuda.is_available():
+    interpreter.install()
+
+SHORT = replace(TINY, hop_length=16, upsample_kernel=64)  # two phases: the interpreter is slow
+MODELS = {
+    "two phases": SHORT,
+    "swapped halves, kernel 5": replace(
+        SHORT, wn=WNConfig(n_layers=2, n_channels=18, kernel_size=5), coupling="alternating"
+    ),
+    "odd mel bands": replace(SHORT, n_mel_channels=7),
+    "one layer": replace(SHORT, n_flows=3, wn=WNConfig(n_layers=1, n_channels=16)),
+    "group of 16": replace(
+        SHORT, n_group=16, n_early_size=4, hop_length=32, upsample_kernel=128, n_flows=3
+    ),
+    **{name: ODD[name] for name in ("kernel of 1, hop of one step", "dilation over many frames")},
+}
+DEVICES = [pytest.param("cpu", id="interpreted"), pytest.param("cuda", marks=pytest.mark.gpu)]
+WIDE = WaveGlowConfig(wn=WNConfig(n_channels=64))  # the fused layers' smallest
+BARS = {"fp32": 1e-6, "tf32": 2e-3, "fp16": 2e-3, "bf16": 1.5e-2}
+
+
+def engine(config: WaveGlowConfig, device: str, precision: str = "fp32", **more: object):
+    from fastglow.engines.cuda.engine import CudaEngine
+
+    form = more.pop("form", "phases" if config.has_phases else "published")
+    plan = Plan(random_weights(config), form)  # type: ignore[arg-type]
+    return CudaEngine(plan, precision=precision, device=device, **more)  # type: ignore[arg-type]
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("form", ["phases", "published"])
+@pytest.mark.parametrize("config", MODELS.values(), ids=MODELS.keys())
+def test_equals_the_plan_in_float64(config: WaveGlowConfig, form: str, device: str) -> None:
+    mel, z = random_input(config, 3)
+    found = engine(config, device, form=form)
+    audio = found.infer(mel.astype(np.float32), (0.6 * z).astype(np.float32), [3])
+    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BARS["fp32"]
+
+
+def test_a_ragged_hop_runs_step_by_step(device: str) -> None:
+    mel, z = random_input(RAGGED, 2)
+    found = engine(RAGGED, device)
+    audio = found.infer(mel.astype(np.float32), (0.6 * z).astype(np.float32), [2])
+    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BARS["fp32"]
+
+
+def test_every_launch_is_listed_with_its_cost(device: str) -> None:
+    found = engine(SHORT, device)
+    listed = found.kernels(3, 2)
+    assert len(listed) == SHORT.n_flows * (SHORT.wn.n_layers + 1)
+    assert [launch.name for launch in listed].count("coupling") == SHORT.n_flows
+    for name, flop, moved, call in listed:
+        assert flop > 0
+        assert moved > 0
+        call()
+        assert name in ("layer", "coupling")
+
+
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_pieces(device: str) -> None:
+    config = replace(SHORT, n_flows=2, n_early_every=1, wn=WNConfig(n_layers=2, n_channels=16))
+    mel, z = (a.astype(np.float32) for a in random_input(config, 45, rows=2))
+    lengths = [45, 9]
+    batch = engine(config, device).infer(mel, z, lengths)
+    assert not batch[1, config.samples(9) :].any()
+    for row, count in enumerate(lengths):
+        size = config.samples(count)
+        alone = engine(config, device).infer(
+            mel[row : row + 1, :, :count].copy(), z[row : row + 1, :size].copy(), [count]
+        )
+        np.testing.assert_array_equal(batch[row, :size], alone[0])
+    pieces = engine(config, device, widest=32).infer(mel, z, lengths)
+    np.testing.assert_array_equal(batch, pieces)
+
+
+def test_noise_drawn_on_the_device_is_the_cpu_s(device: str) -> None:
+    config = replace(SHORT, n_flows=1, n_early_size=0, wn=WNConfig(n_layers=1, n_channels=16))
+    found = engine(config, device)
+    mel = random_input(config, 5, rows=2)[0].astype(np.float32)
+    seeds = (3, 2**64 - 1)
+    drawn = found.infer(mel, SeededNoise(seeds, 0.6, start=40), [5, 5])
+    z = np.stack([0.6 * normal(seed, config.samples(5), 40) for seed in seeds])
+    given = found.infer(mel, z.astype(np.float32), [5, 5])
+    np.testing.assert_allclose(drawn, given, atol=1e-5)
+
+
+def test_values_that_are_not_finite_raise(device: str) -> None:
+    config = MODELS["one layer"]
+    mel, z = (a.astype(np.float32) for a in random_input(config, 2))
+    z[0, 5] = np.inf
+    with pytest.raises(EngineError, match="not finite"):
+        engine(config, device).infer(mel, z, [2])
+
+
+def test_pieces_cover_every_place_once_with_their_receptive_field() -> None:
+    pieces = cut([100, 7, 31], 32, (3, 2))
+    for row, count in enumerate((100, 7, 31)):
+        own = [piece for piece in pieces if piece.row == row]
+        cores = [place for p in own for place in range(p.core_first, p.core_last)]
+        assert cores == list(range(count))
+        for p in own:
+            assert p.first == max(0, p.core_first - 3)
+            assert p.first + p.count == min(count, p.core_last + 2)
+            assert p.count <= 32
+    for axis in axes(pieces, 64, 4):
+        spans = [(at, at + piece.count) for at, piece in axis.pieces]
+        assert all(b[0] - a[1] == 4 for a, b in pairwise(spans))
+        assert spans[-1][1] <= axis.places <= 64 + 31
+
+
+def test_buckets_are_few_and_close() -> None:
+    sizes = {bucket(n) for n in range(1, 16_385)}
+    assert len(sizes) < 200
+    assert all(n <= bucket(n) <= max(n + 31, 1.04 * n) for n in range(1, 16_385))
+    assert all(size % 32 == 0 and bucket(size) == size for size in sizes)
+
+
+def test_cuda_without_a_gpu_says_what_is_missing() -> None:
+    device = "cuda:999" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(EngineError, match=r"device='cuda.*cpu' needs no GPU"):
+        Vocoder.load(device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+class TestGpu:
+    """What needs real tensor cores, graphs and memory."""
+
+    @pytest.mark.parametrize("precision", BARS)
+    def test_the_shipped_voice_is_within_the_bars(self, precision: str) -> None:
+        v = Vocoder.load(device="cuda", precision=precision)  # type: ignore[arg-type]
+        mel = np.random.default_rng(0).normal(-5, 2, (80, 50)).astype(np.float32)
+        z = np.random.default_rng(1).standard_normal(v.config.samples(50))
+        expected = evaluate(v.engine._plan, mel.astype(np.float64), z, 0.6)  # type: ignore[attr-defined]
+        bar = 1e-4 if precision == "fp32" else BARS[precision]  # it amplifies rounding
+        assert relative(v.synthesize(mel, noise=z.astype(np.float32)), expected) < bar
+
+    @pytest.mark.parametrize("precision", BARS)
+    def test_batches_buckets_and_pieces_have_the_solo_bits(self, precision: str) -> None:
+        full = engine(WIDE, "cuda", precision)
+        small = engine(WIDE, "cuda", precision, widest=512)
+        mel, z = (a.astype(np.float32) for a in random_input(WIDE, 700, rows=3))
+        lengths = [700, 33, 401]
+        batch = full.infer(mel, z, lengths)
+        np.testing.assert_array_equal(batch, small.infer(mel, z, lengths))
+        for row, count in enumerate(lengths):
+            size = WIDE.samples(count)
+            alone = full.infer(
+                mel[row : row + 1, :, :count].copy(), z[row : row + 1, :size].copy(), [count]
+            )
+            np.testing.assert_array_equal(batch[row, :size], alone[0])
+
+    def test_graphs_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        mel = random_input(WIDE, 90)[0].astype(np.float32)
+        with_graphs = engine(WIDE, "cuda", "fp16").infer(mel, SeededNoise((1,), 0.6), [90])
+        monkeypatch.setenv("FASTGLOW_GRAPHS", "0")
+        without = engine(WIDE, "cuda", "fp16").infer(mel, SeededNoise((1,), 0.6), [90])
+        np.testing.assert_array_equal(with_graphs, without)
+
+    def test_200_random_mels_of_all_lengths_are_finite(self) -> None:
+        v = Vocoder.load(device="cuda")
+        rng = np.random.default_rng(0)
+        for frames in [1, 2, 5168, *rng.integers(1, 1000, 197)]:
+            mel = rng.normal(-5, 2.5, (80, int(frames))).clip(-11.6, 2).astype(np.float32)
+            audio = v.synthesize(mel, seed=int(frames))
+            assert np.isfinite(audio).all()
+            assert audio.std() > 0
+
+    def test_memory_at_10_s_by_8_of_256_channels_stays_under_3_gb(self) -> None:
+        config = WaveGlowConfig(wn=WNConfig(n_channels=256))
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        found = engine(config, "cuda", "fp16")
+        mel = torch.zeros(8, 80, 860, device="cuda")
+        found.infer_device(mel, SeededNoise(tuple(range(8)), 0.6), [860] * 8)
+        assert torch.cuda.max_memory_allocated() <= 3 * 2**30

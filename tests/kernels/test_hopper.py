@@ -1,0 +1,119 @@
+"""The fused layer for sm_90: compiled everywhere, run where there is such a GPU."""
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
+hopper = importlib.import_module("fastglow.kernels.hopper")
+nvrtc = importlib.import_module("fastglow.kernels.nvrtc")
+Shape = hopper.Shape
+ON_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+
+
+def shapes() -> list[object]:
+    out = [Shape(256, width, bf16=False) for width in hopper.WIDTHS[2]]
+    out += [Shape(64, width, bf16=True) for width in hopper.WIDTHS[1]]
+    return [*out, Shape(512, 192, bf16=False), Shape(128, 144, bf16=False)]
+
+
+@pytest.mark.parametrize("shape", shapes(), ids=str)
+def test_compiles_to_tensor_core_code_that_stays_in_registers(
+    shape: object, tmp_path: Path
+) -> None:
+    code, report = nvrtc._compile(hopper.source(shape), hopper.ARCHITECTURE)
+    spilled = int(report.split(" bytes spill stores")[0].split(",")[-1])
+    assert spilled <= 4  # one address, outside the loop of the products
+    assert "C7510" not in report  # wgmma made to wait for one another
+    assert "C7512" not in report
+    assert shape.shared_bytes + 1024 <= hopper.SHARED  # type: ignore[attr-defined]
+    backend = pytest.importorskip("triton.backends.nvidia", reason="Triton is not installed")
+    tool = Path(backend.__path__[0]) / "bin" / "cuobjdump"
+    (tmp_path / "layer.cubin").write_bytes(code)
+    command = [str(tool), "-sass", str(tmp_path / "layer.cubin")]
+    machine_code = subprocess.run(command, capture_output=True, check=True).stdout
+    assert b"HGMMA" in machine_code
+    assert b"UTMALDG" in machine_code
+
+
+def test_a_cubin_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTGLOW_CACHE", str(tmp_path))
+    source = 'extern "C" __global__ void nothing() {}'
+    code = nvrtc.compile_cubin(source, "sm_90a")
+    (kept,) = (tmp_path / "fastglow").iterdir()
+    assert code in kept.read_bytes()
+    monkeypatch.setattr(nvrtc, "_compile", None)
+    assert nvrtc.compile_cubin(source, "sm_90a") == code
+
+
+def test_every_model_of_the_field_has_a_kernel_on_hopper_alone() -> None:
+    for channels in (64, 128, 256, 512):
+        assert hopper.supported(channels, 8, (9, 0))
+        assert not hopper.supported(channels, 8, (8, 0))
+        assert not hopper.supported(channels, 16, (9, 0))
+
+
+def problem(channels: int, inputs: int, places: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Random tensors of realistic size; four places of a gap in the middle."""
+    device, phases, k = "cuda", 4, 320
+    mask = torch.ones(places, device=device)
+    mask[places // 2 : places // 2 + 4] = 0
+    powers = 1 << torch.arange(8, device=device)
+    tensors = {
+        "x": torch.randn(phases, places, inputs) * mask.cpu()[None, :, None],
+        "weight": torch.randn(2 * channels, 3 * inputs) * 0.7 / (3 * inputs) ** 0.5,
+        "cond": torch.randn(phases, 2 * channels, k) * 0.5 / k**0.5,
+        "mel": torch.randn((places + 8) * 80),
+        "residual": torch.randn(channels, channels) * 0.5 / channels**0.5,
+        "start": torch.randn(channels, 64) / 16,
+        "output": torch.randn(8, channels) / channels**0.5,
+    }
+    out = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+    out["bias"] = torch.randn(2 * channels, device=device) * 0.1
+    out["residual_bias"] = torch.randn(channels, device=device) * 0.1
+    out["bits"] = (mask.long().view(-1, 8) * powers).sum(1).to(torch.uint8)
+    return out | {"mask": mask}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not ON_HOPPER, reason="needs an H100 or H200")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [64, 128, 256, 512])
+@pytest.mark.parametrize(
+    ("dilation", "first", "last"), [(1, True, False), (2, False, False), (128, False, True)]
+)
+def test_equals_the_references_at_every_width(
+    channels: int, dtype: torch.dtype, dilation: int, first: bool, last: bool
+) -> None:
+    from fastglow.kernels.gate import reference_gate
+    from fastglow.kernels.residual import reference_residual
+
+    layer = hopper.FusedLayer(channels, dtype, torch.device("cuda"))
+    data = problem(channels, 64 if first else channels, 328, dtype)
+    mask = data.pop("mask")
+    acts = reference_gate(
+        data["x"], data["weight"], data["cond"], data["mel"], (0, 80), data["bias"], dilation
+    )
+    rounded = acts.to(dtype).double()
+    start = data["start"] if first else None
+    x_next, sums = reference_residual(
+        rounded, data["x"], data["residual"], data["residual_bias"], data["output"], mask, start
+    )
+    found = []
+    for shape in layer._kernels:
+        x_found = torch.full((4, 328, channels), torch.nan, device="cuda", dtype=dtype)
+        out = torch.full((layer.partials, 4, 8, 328), torch.nan if first else 0.0, device="cuda")
+        layer.prepare(
+            **data, x_next=x_found, out=out, mel_strides=(0, 80), dilation=dilation,
+            first=first, last=last, shape=shape,
+        )()  # fmt: skip
+        assert (out.sum(0) - sums).norm() <= 2e-3 * sums.norm()
+        if not last:
+            bar = 3e-4 if dtype == torch.float16 else 2.4e-3
+            assert (x_found.double() - x_next).norm() <= bar * x_next.norm()
+        found.append((out, x_found))
+    assert all(torch.equal(out, found[0][0]) for out, _ in found)
+    assert last or all(torch.equal(x, found[0][1]) for _, x in found)

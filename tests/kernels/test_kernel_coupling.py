@@ -1,0 +1,70 @@
+"""The coupling kernels against plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kernel_oracle import Target, check, check_guards, guarded
+
+from fastglow.kernels.coupling import coupling, prepare, reference_coupling, reference_given
+
+# P, N, G, n, swapped, next n, next swapped, R, W
+CASES = [
+    (1, 1, 2, 2, False, 2, True, 1, 64),
+    (2, 7, 8, 4, False, 6, False, 1, 64),
+    (4, 63, 8, 8, True, 8, False, 2, 64),
+    (1, 130, 10, 6, True, 8, True, 4, 64),
+    (2, 130, 8, 8, False, 0, False, 1, 64),
+    (1, 63, 48, 44, False, 48, True, 1, 128),
+]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # between utterances
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_against_float64(case: tuple[int, ...], target: Target) -> None:
+    phases, places, group, channels, swapped, following, next_swapped, partials, width = case
+    rows = -(-channels // 8) * 8
+    out = target.floats(partials, phases, rows, places) * 0.3
+    bias = target.floats(channels)
+    inverse = guarded(torch.linalg.qr(torch.randn(channels, channels))[0].to(target.device))
+    mask = guarded((torch.rand(places) > 0.3).float().to(target.device))
+    out[..., mask == 0] = torch.inf  # what a layer left between utterances does not matter
+    before = target.floats(phases, group, places)
+    planes = guarded(before)
+    given = target.empty(phases, places, width)
+    flow = {"channels": channels, "swapped": bool(swapped)}
+    coupling(
+        out, bias, inverse, planes, mask, given, **flow, next_channels=following,
+        next_swapped=bool(next_swapped),
+    )  # fmt: skip
+    quiet = torch.where(mask > 0, out, 0.0)
+    exact, same = (
+        reference_coupling(quiet, bias, inverse, before, mask, **flow, dtype=t)
+        for t in (torch.float64, torch.float32)
+    )
+    check(planes, exact, same, 1e-6)
+    assert torch.equal(planes[:, : group - channels], before[:, : group - channels])
+    assert (planes[:, group - channels :, mask == 0] == 0).all()
+    if following:
+        check_guards(given)
+        flow = {"channels": following, "swapped": bool(next_swapped)}
+        assert torch.equal(given, reference_given(planes, mask, width, target.dtype, **flow))
+        prepared = target.empty(phases, places, width)
+        prepare(planes, mask, prepared, **flow)
+        check_guards(prepared)
+        assert torch.equal(prepared, given)
+    else:
+        assert given.isnan().all()
+
+
+def test_given_is_as_good_as_float32() -> None:
+    """[high | low | high] times [w_high | w_high | w_low] is nearly the product of the values."""
+    planes, mask = torch.randn(2, 8, 40), torch.ones(40)
+    given = reference_given(planes, mask, 64, torch.float16, channels=8, swapped=False).double()
+    weight, bias = torch.randn(16, 4), torch.randn(16)
+    high, bias_high = weight.half().float(), bias.half().float()
+    low, bias_low = (weight - high).half().float(), (bias - bias_high).half().float()
+    columns = torch.cat([high, high, low, bias_high[:, None], bias_low[:, None]], 1)
+    exact = planes[:, :4].transpose(1, 2).double() @ weight.double().T + bias.double()
+    found = given[..., :14] @ columns.double().T
+    assert float((found - exact).abs().max()) < 4e-6
