@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check gpu bench clean
 
 demo: .venv/.demo  ## The shipped voice speaks: demo/demo.wav and demo/demo.png
 	$(BIN)/fastglow demo -o demo
@@ -18,6 +18,9 @@ check: .venv/.dev  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu: .venv/.dev  ## The tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
 
 bench: .venv/.bench  ## CPU speed against PyTorch, ONNX Runtime and OpenVINO
 	$(BIN)/fastglow bench --device cpu --channels 64 --peers pytorch,onnxruntime,openvino \
