@@ -117,6 +117,7 @@ def test_noise_drawn_on_the_device_is_the_cpu_s(device: str) -> None:
     np.testing.assert_allclose(drawn, given, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # the interpreter's numpy
 def test_values_that_are_not_finite_raise(device: str) -> None:
     config = MODELS["one layer"]
     mel, z = (a.astype(np.float32) for a in random_input(config, 2))

@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -124,7 +125,7 @@ class CudaEngine:
         """
         counts = [n if self.config.has_phases else self.config.steps(n) for n in lengths]
         samples = self.config.samples(mel.shape[2])
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), self._here():
             try:
                 audio = torch.zeros(len(mel), samples, device=self._device)
                 flag = torch.zeros(1, dtype=torch.int32, device=self._device)
@@ -152,10 +153,17 @@ class CudaEngine:
     def kernels(self, frames: int, batch: int) -> list[Launch]:
         """Every launch of the flows of one inference, to be timed one by one."""
         counts = [frames if self.config.has_phases else self.config.steps(frames)] * batch
+        self._last = None  # what is launched from outside leaves its own traces
         (axis,) = axes(cut(counts, self._widest, self._field), self._widest, self._gap)
-        buffers = self._workspace.buffers(axis.places)
+        buffers = self._pass(axis.places)[0]
         steps = sum(counts) * self._workspace.phases
         return launches(self._flows, self._calls(buffers), self._packer, buffers, steps)
+
+    def _here(self) -> AbstractContextManager[Any]:
+        """Makes the engine's GPU the one that kernels are launched on."""
+        if self._device.type == "cuda":
+            return torch.cuda.device(self._device)
+        return nullcontext()
 
     @property
     def _gap(self) -> int:
