@@ -14,9 +14,9 @@ after the gate of the next, when its partners' activations have long arrived. A 
 gate ahead of its partners' residual, hence SLOTS = 4 places for a cluster's activations.
 
 *Why not Triton.* Triton has neither clusters nor widths that are not powers of two. 256 channels,
-6,912 places of 32 phases: this takes 555 us a layer (453 TFLOP/s). A gate kernel in Triton at the 500
-TFLOP/s that an early one reached would take 490 us, and its residual kernel moves 340 MB, 110 us at
-the least; the two were not measured in one run yet.
+6,912 places of 32 phases: this takes 555 us a layer (453 TFLOP/s). A gate kernel in Triton at the
+500 TFLOP/s that an early one reached would take 490 us, and its residual kernel moves 340 MB, 110
+us at the least; the two were not measured in one run yet.
 
 *Floor.* 256 channels, 27,520 steps: 34.4 GFLOP, 46 us at the 742 TFLOP/s of a large cuBLAS product.
 
