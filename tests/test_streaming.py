@@ -11,7 +11,6 @@ from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.engines.cpu import CpuEngine
 from fastglow.errors import InputError
 from fastglow.plan import Plan
-from fastglow.streaming import receptive_field
 from fastglow.vocoder import Vocoder
 
 from models import RAGGED, TINY, random_input, random_weights
@@ -49,7 +48,7 @@ def test_streamed_equals_whole(form, total, sizes, frames, seed):
 
 
 def test_audio_comes_before_the_mel_has_ended():
-    before, after = receptive_field(CONFIG)
+    before, after = CONFIG.receptive_field
     mel = random_input(CONFIG, 100)[0][0].astype(np.float32)
     seen = []
 
@@ -65,7 +64,7 @@ def test_audio_comes_before_the_mel_has_ended():
 
 
 def test_the_published_receptive_field():
-    assert receptive_field(WaveGlowConfig()) == (99, 96)
+    assert WaveGlowConfig().receptive_field == (99, 96)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,13 @@ class WaveGlowConfig:
         """Mel frames that reach one step: the frame itself and those before it."""
         return -(-self.upsample_kernel // self.hop_length)
 
+    @property
+    def receptive_field(self) -> tuple[int, int]:
+        """Mel frames (before, after) that reach a frame's audio: (99, 96) as published."""
+        steps = self.n_flows * (self.wn.kernel_size // 2) * ((1 << self.wn.n_layers) - 1)
+        frames = -(-steps // self.phases)
+        return frames + self.mel_taps - 1, frames
+
     def steps(self, frames: int) -> int:
         """Steps that ``frames`` mel frames become (a ragged last group is dropped)."""
         return frames * self.hop_length // self.n_group

@@ -18,14 +18,6 @@ from fastglow.plan.upsample import FRAMES
 Float32 = NDArray[np.float32]
 
 
-def receptive_field(config: WaveGlowConfig) -> tuple[int, int]:
-    """Mel frames (before, after) that reach a frame's audio: (99, 96) as published."""
-    wn = config.wn
-    steps = config.n_flows * (wn.kernel_size // 2) * ((1 << wn.n_layers) - 1)
-    frames = -(-steps // config.phases)
-    return frames + config.mel_taps - 1, frames
-
-
 def stream(
     engine: Engine,
     config: WaveGlowConfig,
@@ -45,7 +37,7 @@ def stream(
     """
     if not config.has_phases:
         raise InputError("cannot stream: the hop is no whole number of steps")
-    before, after = receptive_field(config)
+    before, after = config.receptive_field
     size = config.samples(1)
     held = np.zeros((config.n_mel_channels, 0), dtype=np.float32)
     first = done = 0  # the first frame held; frames whose audio was given

@@ -10,7 +10,7 @@ import torch
 
 from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.engines.cuda.pieces import axes, bucket, cut
-from fastglow.errors import EngineError
+from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
 from fastglow.plan.evaluate import evaluate
@@ -104,6 +104,76 @@ def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_pieces(device: str) -> 
         np.testing.assert_array_equal(batch[row, :size], alone[0])
     pieces = engine(config, device, widest=32).infer(mel, z, lengths)
     np.testing.assert_array_equal(batch, pieces)
+
+
+def test_a_ragged_row_in_pieces_has_the_uncut_bits(device: str) -> None:
+    config = replace(RAGGED, n_flows=2, wn=WNConfig(n_layers=2, n_channels=16))
+    mel, z = (a.astype(np.float32) for a in random_input(config, 3))
+    whole, pieces = engine(config, device), engine(config, device, widest=32)
+    assert config.steps(3) > 2 * 32
+    np.testing.assert_array_equal(whole.infer(mel, z, [3]), pieces.infer(mel, z, [3]))
+
+
+def test_passes_narrower_than_the_receptive_field_are_refused(device: str) -> None:
+    assert sum(SHORT.receptive_field) > 30
+    with pytest.raises(InputError, match="receptive field"):
+        engine(SHORT, device, widest=16)
+    deep = replace(RAGGED, n_flows=1, wn=WNConfig(n_layers=14, n_channels=2))
+    found = engine(deep, device)
+    assert found._widest > sum(found._field) > 16_384
+
+
+def test_passes_narrow_while_memory_runs_out(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(SHORT, n_flows=1, n_early_size=0, wn=WNConfig(n_layers=1, n_channels=16))
+    found = engine(config, device, widest=512)
+    mel, z = (a.astype(np.float32) for a in random_input(config, 5))
+    expected, run, limit = found.infer(mel, z, [5]), found._infer, 200
+
+    def infer(*arguments: object) -> object:
+        if found._widest > limit:
+            raise torch.OutOfMemoryError
+        return run(*arguments)
+
+    monkeypatch.setattr(found, "_infer", infer)
+    np.testing.assert_array_equal(found.infer(mel, z, [5]), expected)
+    assert found._widest == 128
+    limit = 0
+    with pytest.raises(EngineError, match="no memory"):
+        found.infer(mel, z, [5])
+
+
+def test_tensors_that_do_not_fit_are_refused_before_a_kernel_reads_them(device: str) -> None:
+    found = engine(MODELS["one layer"], device)
+    mel = torch.zeros(2, 8, 5, device=device)
+    noise = torch.zeros(2, found.config.samples(5), device=device)
+    seeds = SeededNoise((1, 2), 0.6)
+    for case in (
+        (mel, noise[:1], [5, 5]),
+        (mel, noise[:, 1:], [5, 5]),
+        (mel, noise, [5, 6]),
+        (mel, noise, [5]),
+        (mel[:, :7], noise, [5, 5]),
+        (mel, SeededNoise((1,), 0.6), [5, 5]),
+        (mel.double(), noise, [5, 5]),
+        (mel[:0], noise[:0], []),
+    ):
+        with pytest.raises(InputError, match=r"expected|float32"):
+            found.infer_device(*case)
+    assert found.infer_device(mel, seeds, [5, 1]).shape == noise.shape
+
+
+def test_kernels_are_measured_in_one_pass(device: str) -> None:
+    with pytest.raises(InputError, match="ask for less"):
+        engine(SHORT, device, widest=64).kernels(60, 2)
+
+
+def test_a_missing_c_compiler_is_named() -> None:
+    from fastglow.engines.cuda.checks import explained
+
+    with pytest.raises(EngineError, match="apt install gcc"), explained():
+        raise RuntimeError("Failed to find C compiler. Please specify via CC")
+    with pytest.raises(RuntimeError, match="something else"), explained():
+        raise RuntimeError("something else")
 
 
 def test_noise_drawn_on_the_device_is_the_cpu_s(device: str) -> None:

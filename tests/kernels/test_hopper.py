@@ -54,6 +54,9 @@ def test_every_model_of_the_field_has_a_kernel_on_hopper_alone() -> None:
         assert hopper.supported(channels, 8, (9, 0))
         assert not hopper.supported(channels, 8, (8, 0))
         assert not hopper.supported(channels, 16, (9, 0))
+        mt = Shape(channels, 96, bf16=False).tiles
+        assert any(width % (4 * channels // (64 * mt)) == 0 for width in hopper.WIDTHS[mt])
+    assert not hopper.supported(320, 8, (9, 0))  # its 5 blocks share no width
 
 
 def problem(channels: int, inputs: int, places: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from fastglow.vocoder import Float32
 
 
-def command(out: options.Out = Path("demo"), threads: options.Threads = None) -> None:
+def command(
+    out: options.Out = Path("demo"),
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+) -> None:
     """Vocode a shipped LJ Speech mel: writes a wav and a picture of both spectrograms."""
     from fastglow.atomic import make_folder
     from fastglow.audio import read_audio, read_mel, write_audio
@@ -22,7 +27,11 @@ def command(out: options.Out = Path("demo"), threads: options.Threads = None) ->
     from fastglow.voices import DEFAULT, FOLDER
 
     began = time.perf_counter()
-    vocoder = Vocoder.load(threads=threads)
+    vocoder = Vocoder.load(
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # checked by load
+        threads=threads,
+    )
     loaded = time.perf_counter()
     mel = read_mel(FOLDER / "demo" / "mel.npy", vocoder.config)
     audio = vocoder.synthesize(mel, sigma=0.6, seed=0)

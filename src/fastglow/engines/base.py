@@ -14,6 +14,11 @@ Float32 = NDArray[np.float32]
 Noise = Float32 | SeededNoise
 
 
+def padded(count: int, multiple: int) -> int:
+    """``count`` rounded up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
 class Engine(Protocol):
     """Runs one plan on one device.
 

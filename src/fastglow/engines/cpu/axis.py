@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastglow.engines.base import Float32
-from fastglow.engines.cpu.pack import aligned, padded
+from fastglow.engines.base import Float32, padded
+from fastglow.engines.cpu.pack import aligned
 
 
 @dataclass(frozen=True, slots=True)

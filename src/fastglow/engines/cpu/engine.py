@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.engines.base import Float32, Noise
+from fastglow.engines.base import Float32, Noise, padded
 from fastglow.engines.cpu.axis import Axis, Tile, tiles
 from fastglow.engines.cpu.context import Job
 from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
-from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow, padded
+from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow
 from fastglow.engines.cpu.source import fill_upsampled, mel_plane
 from fastglow.engines.cpu.threads import available_threads
 from fastglow.errors import EngineError

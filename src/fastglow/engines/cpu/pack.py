@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastglow.engines.base import padded
 from fastglow.engines.cpu.context import Layer
 from fastglow.engines.cpu.ir import Shape
 from fastglow.plan import FlowPlan
@@ -37,11 +38,6 @@ class PackedFlow:
     inverse: Float32
     table: Int64
     arrays: tuple[Float32, ...]
-
-
-def padded(count: int, multiple: int) -> int:
-    """``count`` rounded up to a multiple."""
-    return -(-count // multiple) * multiple
 
 
 def aligned(shape: tuple[int, ...]) -> Float32:

@@ -18,23 +18,23 @@ import torch
 from torch import Tensor
 
 from fastglow.engines.base import Float32, Noise
-from fastglow.engines.cuda.launches import Launch, launches
+from fastglow.engines.cuda.checks import check_shapes, explained
+from fastglow.engines.cuda.graphs import Passes
+from fastglow.engines.cuda.launches import Launch, calls, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, axes, cut, layout
 from fastglow.engines.cuda.workspace import Placed, Workspace, fill_mel
-from fastglow.errors import EngineError
+from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
-from fastglow.kernels.coupling import coupling, prepare
 from fastglow.kernels.latent import collect, spread
 from fastglow.noise import SeededNoise
 from fastglow.plan import Plan
-from fastglow.streaming import receptive_field
 
 Precision = Literal["fp16", "bf16", "tf32", "fp32"]
-GRAPHS = 16  # kept; the least recently used goes first
-LAYOUTS = 64  # likewise
-WIDEST = 16_384  # places at once: at 256 channels 0.7 GB, and launches cost nothing any more
+LAYOUTS = 64  # kept; the least recently used goes first
+WIDEST = 16_384  # places at once: at 256 channels 0.6 GB, and launches cost nothing any more
+FIELDS = 8  # or so many receptive fields, where a place is a step and not a mel frame
 WARM_FRAMES = (1, 300, 3000)  # lengths that meet every kernel
 
 
@@ -58,10 +58,12 @@ class CudaEngine:
             plan: What to run.
             precision: "fp16", "bf16", "tf32" or "fp32" (three tf32 products each).
             device: "cuda", "cuda:1"; "cpu" runs Triton's interpreter, for tests.
-            widest: Places at once; by default what memory allows, at most 16,384.
+            widest: Places at once, more than the receptive field; by default what memory
+                allows, at most 16,384 mel frames.
 
         Raises:
             EngineError: The model does not fit into the device's memory.
+            InputError: ``widest`` is too small.
         """
         self.config, self.conditioning = plan.config, plan.conditioning
         self.device, self.precision = device, precision
@@ -80,13 +82,15 @@ class CudaEngine:
             ) from None
         self._packer = packer
         self._workspace = Workspace(plan, packer, self._layers, dtype, self._device)
-        self._field = (0, 0)
-        if plan.config.has_phases:
-            self._field = receptive_field(plan.config)
+        reach = plan.config.n_flows * plan.halo  # of a place that is a step
+        self._field = plan.config.receptive_field if plan.config.has_phases else (reach, reach)
         self._widest = widest or self._places_that_fit()
-        graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0"
-        self._graphs_wanted = graphs and self._device.type == "cuda"
-        self._graphs: OrderedDict[int, tuple[Buffers, list[Call], Any]] = OrderedDict()
+        if self._widest <= sum(self._field):
+            raise InputError(
+                f"widest={self._widest}: the receptive field takes {sum(self._field)} places"
+            )
+        graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
+        self._passes = Passes(self._device, graphs)
         self._layouts: OrderedDict[tuple[Axis, int, bool], Placed] = OrderedDict()
         self._last: Placed | None = None  # what the buffers' mask and gaps were made for
         self._lock = threading.Lock()
@@ -115,28 +119,20 @@ class CudaEngine:
             mel: [B, n_mel, frames] float32.
             noise: [B, samples] float32, already scaled by sigma, or seeds.
             lengths: Frames of each row that count.
-            check: Wait for the result and raise if it is not finite.
+            check: Wait for the result and raise if it is not finite. Without it all calls must
+                be on one stream, because they share buffers.
 
         Returns:
             [B, samples] float32; a row is zero past its length.
 
         Raises:
             EngineError: The result is not finite, or memory ran out.
+            InputError: The shapes or types do not fit each other.
         """
-        counts = [n if self.config.has_phases else self.config.steps(n) for n in lengths]
         samples = self.config.samples(mel.shape[2])
-        with self._lock, torch.inference_mode(), self._here():
-            try:
-                audio = torch.zeros(len(mel), samples, device=self._device)
-                flag = torch.zeros(1, dtype=torch.int32, device=self._device)
-                pieces = cut(counts, self._widest, self._field)
-                for axis in axes(pieces, self._widest, self._gap):
-                    self._run(axis, mel, noise, audio, flag, lengths)
-            except torch.OutOfMemoryError:
-                raise EngineError(
-                    f"no memory on {self.device} for {len(mel)} x {max(lengths)} frames; close "
-                    "other programs on the GPU or use smaller batches"
-                ) from None
+        check_shapes(mel, noise, lengths, (self.config.n_mel_channels, samples))
+        with self._lock, torch.no_grad(), self._here(), explained():
+            audio, flag = self._narrowing(mel, noise, lengths, samples)
             if check and int(flag.item()):
                 raise EngineError(
                     "the audio holds values that are not finite; the mel may be far outside the "
@@ -144,20 +140,62 @@ class CudaEngine:
                 )
         return audio
 
+    def _narrowing(
+        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`_infer`, in passes half as wide while memory runs out: the same bits."""
+        wide = self._widest
+        while True:
+            try:
+                return self._infer(mel, noise, lengths, samples)
+            except torch.OutOfMemoryError:
+                self._drop()
+                if self._widest // 2 < self._least:
+                    self._widest = wide
+                    raise EngineError(
+                        f"no memory on {self.device} for {len(mel)} x {max(lengths)} frames even "
+                        f"in passes of {self._least} places ({self._gigabytes(self._least)} GB); "
+                        "close other programs on the GPU or use smaller batches"
+                    ) from None
+                self._widest //= 2
+
+    def _infer(
+        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
+    ) -> tuple[Tensor, Tensor]:
+        """The audio, and a flag that is 1 where it is not finite."""
+        audio = torch.zeros(len(mel), samples, device=self._device)
+        flag = torch.zeros(1, dtype=torch.int32, device=self._device)
+        pieces = cut(self._counts(lengths), self._widest, self._field)
+        for axis in axes(pieces, self._widest, self._gap):
+            self._run(axis, mel, noise, audio, flag, lengths)
+        return audio, flag
+
+    def _counts(self, lengths: Sequence[int]) -> list[int]:
+        """Places of each row."""
+        return [n if self.config.has_phases else self.config.steps(n) for n in lengths]
+
     def warm(self) -> None:
         """Compile every kernel of this model, or load it from the caches on disk."""
         for frames in WARM_FRAMES:
             mel = torch.zeros(1, self.config.n_mel_channels, frames, device=self._device)
-            self.infer_device(mel, SeededNoise((0,), 0.0), [frames])
+            noise = torch.zeros(1, self.config.samples(frames), device=self._device)
+            for source in (SeededNoise((0,), 0.0), noise):
+                self.infer_device(mel, source, [frames])
 
     def kernels(self, frames: int, batch: int) -> list[Launch]:
         """Every launch of the flows of one inference, to be timed one by one."""
-        counts = [frames if self.config.has_phases else self.config.steps(frames)] * batch
+        counts = self._counts([frames] * batch)
         self._last = None  # what is launched from outside leaves its own traces
-        (axis,) = axes(cut(counts, self._widest, self._field), self._widest, self._gap)
-        buffers = self._pass(axis.places)[0]
+        found = list(axes(cut(counts, self._widest, self._field), self._widest, self._gap))
+        if len(found) > 1:
+            raise InputError(
+                f"{batch} x {frames} frames take {len(found)} passes of {self._widest} places; "
+                "kernels are measured in one: ask for less"
+            )
+        buffers = self._pass(found[0].places)[0]
         steps = sum(counts) * self._workspace.phases
-        return launches(self._flows, self._calls(buffers), self._packer, buffers, steps)
+        each = calls(self._flows, self._layers, buffers)[1:]  # the first only prepares
+        return launches(self._flows, each, self._packer, buffers, steps)
 
     def _here(self) -> AbstractContextManager[Any]:
         """Makes the engine's GPU the one that kernels are launched on."""
@@ -174,50 +212,29 @@ class CudaEngine:
 
     def _places_that_fit(self) -> int:
         """As many places as four fifths of the free memory hold."""
+        most = max(WIDEST, FIELDS * sum(self._field))
         if self._device.type != "cuda":
-            return WIDEST
+            return most
         free = int(torch.cuda.mem_get_info(self._device)[0])
         places = int(0.8 * free) // self._workspace.bytes_per_place
-        least = 2 * (sum(self._field) + 32)
-        if places < least:
+        if places < self._least:
             raise EngineError(
-                f"{free / 1e9:.1f} GB are free on {self.device}; {least} frames at once need "
-                f"{least * self._workspace.bytes_per_place / 1e9:.1f} GB: close other programs on "
-                "the GPU or use --device cpu"
+                f"{free / 1e9:.1f} GB are free on {self.device}; passes of {self._least} places "
+                f"need {self._gigabytes(self._least)} GB: close other programs on the GPU or use "
+                "--device cpu"
             )
-        return int(min(WIDEST, places // 32 * 32))
+        return int(min(most, places // 32 * 32))
+
+    @property
+    def _least(self) -> int:
+        """Places of the narrowest pass: half of it is receptive field."""
+        return 2 * (sum(self._field) + 32)
+
+    def _gigabytes(self, places: int) -> str:
+        return f"{places * self._workspace.bytes_per_place / 1e9:.1f}"
 
     def _to_device(self, array: Float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-    def _first_call(self, buffers: Buffers) -> Call:
-        """The launch that prepares the first flow's input."""
-        channels, swapped = self._flows[0].channels, self._flows[0].swapped
-        planes, mask, given = buffers.planes, buffers.mask, buffers.given
-        return lambda: prepare(planes, mask, given, channels=channels, swapped=swapped)
-
-    def _calls(self, buffers: Buffers) -> list[Call]:
-        """The launches of all flows."""
-        out: list[Call] = []
-        for flow, after in zip(self._flows, [*self._flows[1:], None], strict=True):
-            out += [self._layers.prepare(flow, i, buffers) for i in range(len(flow.layers))]
-
-            def couple(flow: Any = flow, after: Any = after) -> None:
-                coupling(
-                    buffers.out,
-                    flow.output_bias,
-                    flow.inverse,
-                    buffers.planes,
-                    buffers.mask,
-                    buffers.given,
-                    channels=flow.channels,
-                    swapped=flow.swapped,
-                    next_channels=after.channels if after else 0,
-                    next_swapped=after.swapped if after else False,
-                )
-
-            out.append(couple)
-        return out
 
     def _run(
         self,
@@ -229,7 +246,7 @@ class CudaEngine:
         lengths: Sequence[int],
     ) -> None:
         """One axis: fill the buffers, replay the bucket's graph, collect."""
-        buffers, calls, graph = self._pass(axis.places)
+        buffers, run = self._pass(axis.places)
         places = self._placed(axis, audio.shape[1], isinstance(noise, SeededNoise))
         if self._last is not places:  # else the gaps and the mask are as they were
             buffers.mel.zero_()
@@ -247,11 +264,7 @@ class CudaEngine:
         else:
             values = noise.reshape(-1).contiguous()
             spread(values, None, 1.0, source, places.row, buffers.planes)
-        if graph is not None:
-            graph.replay()
-        else:
-            for call in calls:
-                call()
+        run()
         collect(buffers.planes, places.audio, audio.view(-1), flag)
 
     def _placed(self, axis: Axis, samples: int, seeded: bool) -> Placed:
@@ -265,28 +278,18 @@ class CudaEngine:
         self._layouts.move_to_end(key)
         return self._layouts[key]
 
-    def _pass(self, places: int) -> tuple[Buffers, list[Call], Any]:
-        """The bucket's buffers, launches and graph (None where there are no graphs)."""
-        if self._workspace.grow(places):
-            self._graphs.clear()  # they hold the old addresses
-            self._last = None
-        if places not in self._graphs:
+    def _pass(self, places: int) -> tuple[Buffers, Call]:
+        """The bucket's buffers, and what runs all flows on them."""
+        if not self._workspace.holds(places):
+            self._drop()  # before growing, or both memories are held
+            self._workspace.grow(places)
+        if places not in self._passes:
             buffers = self._workspace.buffers(places)
-            calls = [self._first_call(buffers), *self._calls(buffers)]
-            graph = self._capture(calls) if self._graphs_wanted else None
-            self._graphs[places] = (buffers, calls, graph)
-            if len(self._graphs) > GRAPHS:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(places)
-        return self._graphs[places]
+            self._passes.add(places, buffers, calls(self._flows, self._layers, buffers))
+        return self._passes.get(places)
 
-    def _capture(self, calls: list[Call]) -> Any:
-        """All launches as one CUDA graph; run once before, so that nothing compiles in it."""
-        for call in calls:
-            call()
-        torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for call in calls:
-                call()
-        return graph
+    def _drop(self) -> None:
+        """Give the workspace's memory back."""
+        self._passes.clear()
+        self._last = None
+        self._workspace.release()

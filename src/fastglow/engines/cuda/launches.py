@@ -1,12 +1,14 @@
-"""What each launch of an inference costs, for ``fastglow bench --kernels``."""
+"""The launches of an inference, and what each costs for ``fastglow bench --kernels``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
-from fastglow.engines.cuda.layers import Buffers, Call
+from fastglow.engines.cuda.layers import Buffers, Call, Layers
 from fastglow.engines.cuda.pack import PackedFlow, Packer
+from fastglow.kernels.coupling import coupling, prepare
 
 
 class Launch(NamedTuple):
@@ -23,6 +25,41 @@ class Launch(NamedTuple):
     flop: float
     bytes: float
     call: Call
+
+
+def calls(flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers) -> list[Call]:
+    """Everything that runs between drawing the noise and collecting the audio.
+
+    Args:
+        flows: In the order in which they run.
+        layers: How a layer runs.
+        buffers: What they work on.
+
+    Returns:
+        The preparation of the first flow's input; then each flow's layers and its coupling.
+    """
+    b, first = buffers, flows[0]
+    out: list[Call] = [
+        partial(prepare, b.planes, b.mask, b.given, channels=first.channels, swapped=first.swapped)
+    ]
+    for flow, after in zip(flows, [*flows[1:], None], strict=True):
+        out += [layers.prepare(flow, i, b) for i in range(len(flow.layers))]
+        out.append(
+            partial(
+                coupling,
+                b.out,
+                flow.output_bias,
+                flow.inverse,
+                b.planes,
+                b.mask,
+                b.given,
+                channels=flow.channels,
+                swapped=flow.swapped,
+                next_channels=after.channels if after else 0,
+                next_swapped=after.swapped if after else False,
+            )
+        )
+    return out
 
 
 def launches(

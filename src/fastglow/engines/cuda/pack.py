@@ -13,14 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastglow.engines.base import padded
 from fastglow.plan import Plan
 
 Float64 = NDArray[np.float64]
-
-
-def padded(count: int, multiple: int) -> int:
-    """``count`` rounded up to a multiple."""
-    return -(-count // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def cut(counts: Sequence[int], widest: int, field: tuple[int, int]) -> list[Piec
 
     Args:
         counts: Places of each row.
-        widest: More than the receptive field.
+        widest: Places, more than the receptive field.
         field: Places (before, after) that a place depends on.
     """
     out = []

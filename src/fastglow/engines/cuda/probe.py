@@ -56,8 +56,10 @@ def find(index: int = 0) -> Gpu:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise NoGpuError(f"{' and '.join(missing)} not installed: pip install 'fastglow[cuda]'")
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a shared library is missing, say
+        raise NoGpuError(f"PyTorch cannot be imported: {error}") from None
     if not torch.cuda.is_available():
         raise NoGpuError(
             f"PyTorch {torch.__version__} cannot use {gpu.name}: it was built without CUDA or "

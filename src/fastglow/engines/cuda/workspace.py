@@ -48,14 +48,18 @@ class Workspace:
         """What one more place costs, about."""
         return self._bytes(4096) // 4096 + 1
 
-    def grow(self, places: int) -> bool:
-        """Have room for an axis of that many places; True if the memory moved."""
-        need = self._bytes(places)
-        if need <= self._memory.numel():
-            return False
+    def holds(self, places: int) -> bool:
+        """Whether there is room for an axis of that many places."""
+        return self._bytes(places) <= self._memory.numel()
+
+    def grow(self, places: int) -> None:
+        """Make that room; what was cut from the old memory must be gone, or both are held."""
+        self.release()
+        self._memory = torch.zeros(self._bytes(places), dtype=torch.uint8, device=self._device)
+
+    def release(self) -> None:
+        """Hold no memory."""
         self._memory = torch.empty(0, dtype=torch.uint8, device=self._device)
-        self._memory = torch.zeros(need, dtype=torch.uint8, device=self._device)
-        return True
 
     def buffers(self, places: int) -> Buffers:
         """Views for an axis of that many places; :meth:`grow` must have made room."""

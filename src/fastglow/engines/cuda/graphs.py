@@ -1,0 +1,61 @@
+"""The passes of an engine, one a bucket of axis lengths, as CUDA graphs where wanted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+
+from fastglow.engines.cuda.layers import Buffers, Call
+
+KEPT = 16  # the least recently used goes first
+
+
+class Passes:
+    """Buffers of each bucket, and what runs all launches on them."""
+
+    def __init__(self, device: torch.device, graphs: bool) -> None:
+        """Hold none yet.
+
+        Args:
+            device: Of the buffers.
+            graphs: Capture the launches; else they are launched one by one.
+        """
+        self._device, self._graphs = device, graphs
+        self._kept: OrderedDict[int, tuple[Buffers, Call]] = OrderedDict()
+
+    def __contains__(self, places: int) -> bool:
+        return places in self._kept
+
+    def add(self, places: int, buffers: Buffers, calls: Sequence[Call]) -> None:
+        """A new bucket and its launches."""
+        run = self._capture(calls) if self._graphs else lambda: _launch(calls)
+        self._kept[places] = (buffers, run)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def get(self, places: int) -> tuple[Buffers, Call]:
+        """The buffers of a bucket, and what runs its launches."""
+        self._kept.move_to_end(places)
+        return self._kept[places]
+
+    def clear(self) -> None:
+        """Forget all, and with them the buffers' memory."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # no graph may go while it runs
+        self._kept.clear()
+
+    def _capture(self, calls: Sequence[Call]) -> Call:
+        """All launches as one graph; run once before, so that nothing compiles in it."""
+        _launch(calls)
+        torch.cuda.synchronize(self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            _launch(calls)
+        return graph.replay
+
+
+def _launch(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call()
