@@ -51,7 +51,8 @@ def measure(values: Float64) -> Figures:
     """The figures of [n_mel, frames]."""
     least = values.min()
     above = values > least
-    low, high = (float(q) for q in np.percentile(values[above], (2, 98)))
+    spread = values[above] if above.any() else values  # logarithms may be all at the clamp
+    low, high = (float(q) for q in np.percentile(spread, (2, 98)))
     across = np.abs(np.diff(values, axis=1))[above[:, 1:] & above[:, :-1]]
     along = np.abs(np.diff(values, axis=0))[above[1:] & above[:-1]]
     texture = None
