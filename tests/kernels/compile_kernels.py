@@ -25,7 +25,7 @@ from fastglow.kernels import coupling, gate, latent, residual
 from fastglow.kernels.common import Products
 
 POINTERS = {"fp16": "*fp16", "bf16": "*bf16", "tf32": "*fp32", "fp32": "*fp32"}
-LAUNCH = ("num_warps", "num_stages", "maxnreg")
+LAUNCH = ("num_warps", "num_stages", "maxnreg", "launch_pdl")
 Build = Callable[[int], dict[str, Any]]
 
 
@@ -94,7 +94,14 @@ def residual_case(channels: int, products: Products, width: int = 0, last: bool 
 def coupling_case(channels: int, following: int, products: Products) -> Build:
     def make(target: int) -> Any:
         options = coupling.options(
-            (1, 32, triton.cdiv(channels, 8) * 8, 860), 8, 64, channels, False, following, False
+            (1, 32, triton.cdiv(channels, 8) * 8, 860),
+            8,
+            64,
+            channels,
+            False,
+            following,
+            False,
+            target,
         )
         names = ("out", "output_bias", "inverse", "planes", "mask")
         types = dict.fromkeys(names, "*fp32") | {"given": POINTERS[products], "N": "i32"}
@@ -109,20 +116,17 @@ def prepare_case(target: int) -> Any:
     return build(coupling.prepare_kernel, types, options, target)
 
 
-def spread_case(draw: bool) -> Build:
+def latent_case(kernel: Any) -> Build:
     def make(target: int) -> Any:
-        types = {
-            "noise": "*fp32", "seeds": "*i64", "sigma": "fp32", "base": "*i64", "row": "*i64",
-            "planes": "*fp32", "N": "i32",
-        }  # fmt: skip
-        return build(latent.spread_kernel, types, latent.options(256) | {"DRAW": draw}, target)
+        types = {"request": "*i64", "planes": "*fp32", "N": "i32"}
+        return build(kernel, types, latent.options(256), target)
 
     return make
 
 
-def collect_case(target: int) -> Any:
-    types = {"planes": "*fp32", "base": "*i64", "audio": "*fp32", "flag": "*i32", "N": "i32"}
-    return build(latent.collect_kernel, types, latent.options(256), target)
+def frames_case(target: int) -> Any:
+    types = {"request": "*i64", "out": "*fp16", "N": "i32", "TOTAL": "i32"}
+    return build(latent.frames_kernel, types, latent.frames_options(80, 80, 256, 3), target)
 
 
 SHORT, LONG = 96, 896  # places of about 1 s and 10 s
@@ -141,9 +145,9 @@ CASES: dict[str, Build] = {
     "coupling 8 8": coupling_case(8, 8, "fp16"),
     "coupling 4 0": coupling_case(4, 0, "fp16"),
     "prepare": prepare_case,
-    "spread drawn": spread_case(True),
-    "spread given": spread_case(False),
-    "collect": collect_case,
+    "spread": latent_case(latent.spread_kernel),
+    "collect": latent_case(latent.collect_kernel),
+    "frames": frames_case,
 }
 TARGETS = (80, 86, 89, 90, 100)
 

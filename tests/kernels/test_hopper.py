@@ -11,6 +11,7 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installe
 hopper = importlib.import_module("fastglow.kernels.hopper")
 nvrtc = importlib.import_module("fastglow.kernels.nvrtc")
 Shape = hopper.Shape
+NEAR = 60  # lines of machine code: spilled addresses and fences stay out of the loops of products
 ON_HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 
 
@@ -25,8 +26,6 @@ def test_compiles_to_tensor_core_code_that_stays_in_registers(
     shape: object, tmp_path: Path
 ) -> None:
     code, report = nvrtc._compile(hopper.source(shape), hopper.ARCHITECTURE)
-    spilled = int(report.split(" bytes spill stores")[0].split(",")[-1])
-    assert spilled <= 4  # one address, outside the loop of the products
     assert "C7510" not in report  # wgmma made to wait for one another
     assert "C7512" not in report
     assert shape.shared_bytes + 1024 <= hopper.SHARED  # type: ignore[attr-defined]
@@ -34,9 +33,13 @@ def test_compiles_to_tensor_core_code_that_stays_in_registers(
     tool = Path(backend.__path__[0]) / "bin" / "cuobjdump"
     (tmp_path / "layer.cubin").write_bytes(code)
     command = [str(tool), "-sass", str(tmp_path / "layer.cubin")]
-    machine_code = subprocess.run(command, capture_output=True, check=True).stdout
-    assert b"HGMMA" in machine_code
-    assert b"UTMALDG" in machine_code
+    lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    products = [i for i, line in enumerate(lines) if "HGMMA" in line]
+    assert products
+    assert any("UTMALDG" in line for line in lines)
+    for i, line in enumerate(lines):
+        if any(word in line for word in ("LDL", "STL", "MEMBAR.ALL.GPU")):
+            assert min(abs(i - at) for at in products) > NEAR, line
 
 
 def test_a_cubin_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +62,11 @@ def test_every_model_of_the_field_has_a_kernel_on_hopper_alone() -> None:
     assert not hopper.supported(320, 8, (9, 0))  # its 5 blocks share no width
 
 
-def problem(channels: int, inputs: int, places: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def problem(
+    phases: int, channels: int, inputs: int, places: int, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     """Random tensors of realistic size; four places of a gap in the middle."""
-    device, phases, k = "cuda", 4, 320
+    device, k = "cuda", 320
     mask = torch.ones(places, device=device)
     mask[places // 2 : places // 2 + 4] = 0
     powers = 1 << torch.arange(8, device=device)
@@ -84,18 +89,19 @@ def problem(channels: int, inputs: int, places: int, dtype: torch.dtype) -> dict
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_HOPPER, reason="needs an H100 or H200")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("phases", [4, 48], ids=["one tile a block", "several"])
 @pytest.mark.parametrize("channels", [64, 128, 256, 512])
 @pytest.mark.parametrize(
     ("dilation", "first", "last"), [(1, True, False), (2, False, False), (128, False, True)]
 )
 def test_equals_the_references_at_every_width(
-    channels: int, dtype: torch.dtype, dilation: int, first: bool, last: bool
+    channels: int, phases: int, dtype: torch.dtype, dilation: int, first: bool, last: bool
 ) -> None:
     from fastglow.kernels.gate import reference_gate
     from fastglow.kernels.residual import reference_residual
 
     layer = hopper.FusedLayer(channels, dtype, torch.device("cuda"))
-    data = problem(channels, 64 if first else channels, 328, dtype)
+    data = problem(phases, channels, 64 if first else channels, 328, dtype)
     mask = data.pop("mask")
     acts = reference_gate(
         data["x"], data["weight"], data["cond"], data["mel"], (0, 80), data["bias"], dilation
@@ -107,8 +113,10 @@ def test_equals_the_references_at_every_width(
     )
     found = []
     for shape in layer._kernels:
-        x_found = torch.full((4, 328, channels), torch.nan, device="cuda", dtype=dtype)
-        out = torch.full((layer.partials, 4, 8, 328), torch.nan if first else 0.0, device="cuda")
+        x_found = torch.full((phases, 328, channels), torch.nan, device="cuda", dtype=dtype)
+        out = torch.full(
+            (layer.partials, phases, 8, 328), torch.nan if first else 0.0, device="cuda"
+        )
         layer.prepare(
             **data, x_next=x_found, out=out, mel_strides=(0, 80), dilation=dilation,
             first=first, last=last, shape=shape,

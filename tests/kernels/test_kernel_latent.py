@@ -10,6 +10,7 @@ import triton.language as tl
 
 from fastglow import noise
 from fastglow.kernels import latent
+from fastglow.kernels.request import words
 
 
 @triton.jit
@@ -37,22 +38,54 @@ def test_integers_are_those_of_numpy(seed: int, first: int, device: str) -> None
     assert np.array_equal(out.cpu().numpy(), noise.integers(seed, first, 64))
 
 
-def signed(seed: int) -> int:
-    return seed - 2**64 if seed >= 2**63 else seed
+class Asked:
+    """A request over places of a batch of two rows, some of them outside utterances."""
+
+    def __init__(
+        self, device: str, places: int, size: int, *, seeds: tuple[int, ...] = (),
+        sigma: float = 1.0, start: int = 0, holes: slice = slice(0), frames: int = 0,
+    ) -> None:  # fmt: skip
+        second = torch.arange(places) >= places // 2 + 1
+        own = torch.arange(places) - second.long() * (places // 2 + 1)
+        count = places // 2 + 1  # places of a row
+        self.within = own * size
+        self.within[holes] = -1
+        self.row = second.long()
+        self.target = torch.where(self.within < 0, -1, self.within + self.row * count * size)
+        self.audio = torch.full((2, count * size), 7.0, device=device)
+        self.noise = None if seeds else torch.randn(2, count * size, device=device)
+        self.mel = torch.randn(2, 7, frames or count, device=device)
+        self.flag = torch.zeros(1, device=device)
+        self.seeds, self.sigma, self.start = list(seeds), sigma, start
+        tables = {"within": self.within, "target": self.target, "row": self.row, "piece": self.row}
+        self._held = {name: table.to(device) for name, table in tables.items()}
+        self.words = torch.from_numpy(
+            words(
+                mel=self.mel,
+                noise=self.noise,
+                audio=self.audio,
+                flag=self.flag,
+                seeds=seeds,
+                sigma=sigma,
+                start=start,
+                **self._held,
+            )
+        ).to(device)
+
+    def expected(self, planes: torch.Tensor) -> torch.Tensor:
+        noise = None if self.noise is None else self.noise.cpu()
+        return latent.reference_spread(
+            noise, self.seeds, self.sigma, self.start, self.within, self.row, self.row, planes
+        )
 
 
 @pytest.mark.parametrize(("phases", "group"), [(1, 6), (4, 8), (32, 8)])
 def test_normals_are_those_of_numpy(phases: int, group: int, device: str) -> None:
-    places, samples = 130, phases * group
-    seeds = [5, 2**64 - 3]
-    base = torch.arange(places) * samples + 2**33 + 2
-    base[::7] = -1
-    row = (torch.arange(places) >= 60).int()
-    planes = torch.full((phases, group, places), torch.nan, device=device)
-    held = torch.tensor([signed(s) for s in seeds], device=device)
-    latent.spread(None, held, 0.7, base.to(device), row.to(device), planes)
-    expected = latent.reference_spread(None, held.cpu(), 0.7, base, row, planes)
-    assert float((planes.cpu() - expected).abs().max()) <= 0.7e-6
+    asked = Asked(device, 130, phases * group, seeds=(5, 2**64 - 3), sigma=0.7,
+                  start=2**33 + 2, holes=slice(0, None, 7))  # fmt: skip
+    planes = torch.full((phases, group, 130), torch.nan, device=device)
+    latent.spread(asked.words, planes)
+    assert float((planes.cpu() - asked.expected(planes)).abs().max()) <= 0.7e-6
     assert (planes[:, :, ::7] == 0).all()
 
 
@@ -60,45 +93,52 @@ def test_many_normals(device: str) -> None:
     """Rare bits too: radii near 0 and far out."""
     places = 2000 if device == "cpu" else 40_000
     planes = torch.empty(8, 8, places, device=device)
-    base = torch.arange(places, device=device) * 64
-    seeds = torch.tensor([11], device=device)
-    latent.spread(None, seeds, 1.0, base, torch.zeros_like(base), planes)
+    asked = Asked(device, places, 64, seeds=(11, 12))
+    latent.spread(asked.words, planes)
     found = planes.flatten(0, 1).T.reshape(-1).cpu().numpy()
-    assert np.abs(found - noise.normal(11, places * 64)).max() <= 1e-6
+    count = (places // 2 + 1) * 64
+    expected = np.concatenate([noise.normal(11, count), noise.normal(12, places * 64 - count)])
+    assert np.abs(found - expected).max() <= 1e-6
 
 
 @pytest.mark.parametrize("places", [1, 7, 63, 130])
 def test_given_noise_reaches_its_place_and_comes_back(places: int, device: str) -> None:
     phases, group = 3, 10
-    samples = phases * group
-    flat = torch.randn(places * samples, device=device)
-    base = torch.arange(places, device=device) * samples
-    base[places // 2] = -1
-    row = torch.zeros_like(base)
+    hole = slice(places // 2, places // 2 + 1)
+    asked = Asked(device, places, phases * group, holes=hole)
     planes = torch.full((phases, group, places), torch.nan, device=device)
-    latent.spread(flat, None, 1.0, base, row, planes)
-    expected = latent.reference_spread(flat.cpu(), None, 1.0, base.cpu(), row.cpu(), planes)
-    assert torch.equal(planes.cpu(), expected)
+    latent.spread(asked.words, planes)
+    assert torch.equal(planes.cpu(), asked.expected(planes))
 
-    audio = torch.full((places * samples,), 7.0, device=device)
-    flag = torch.zeros(1, dtype=torch.int32, device=device)
-    planes[:, :, places // 2] = torch.nan  # between utterances: not looked at
-    after, _ = latent.reference_collect(planes, base, audio)
-    latent.collect(planes, base, audio, flag)
-    assert torch.equal(audio, after)
-    assert not flag.item()
+    planes[:, :, hole] = torch.nan  # between utterances: not looked at
+    after, _ = latent.reference_collect(planes, asked.target, asked.audio)
+    latent.collect(asked.words, planes)
+    assert torch.equal(asked.audio, after)
+    assert not asked.flag.item()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_a_value_that_is_not_finite_sets_the_flag(value: float, device: str) -> None:
     planes = torch.zeros(4, 8, 40, device=device)
     planes[3, 7, 39] = value
-    base = torch.arange(40, device=device) * 32
-    flag = torch.zeros(1, dtype=torch.int32, device=device)
-    audio = torch.empty(40 * 32, device=device)
-    latent.collect(planes, base, audio, flag)
-    assert flag.item() == 1
+    asked = Asked(device, 40, 32)
+    latent.collect(asked.words, planes)
+    assert asked.flag.item() == 1
     planes[3, 7, 39] = torch.finfo(torch.float32).max
-    flag.zero_()
-    latent.collect(planes, base, audio, flag)
-    assert flag.item() == 0
+    asked.flag.zero_()
+    latent.collect(asked.words, planes)
+    assert asked.flag.item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize(("places", "tail"), [(1, 0), (37, 5), (64, 24)])
+def test_frames_reach_their_rows_and_all_else_is_zero(
+    places: int, tail: int, dtype: torch.dtype, device: str
+) -> None:
+    asked = Asked(device, places, 32, holes=slice(3, None, 5))
+    out = torch.full(((places + 3) * 8 + tail,), torch.nan, dtype=dtype, device=device)
+    latent.frames(asked.words, out, places=places, mels=7, bands=8, size=32, before=3)
+    mel = asked.mel.cpu()
+    expected = latent.reference_frames(mel, asked.within, asked.row, 32, 3, out.cpu(), 8)
+    assert torch.equal(out.cpu(), expected)
+    assert places < 37 or (expected != 0).any()

@@ -11,8 +11,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from fastglow.kernels.common import capability
 
 PLACES = 64  # of a tile
+EARLY_FROM = 90  # the capability from which a launch may start before the one before it ends
 
 
 def reference_coupling(
@@ -112,9 +116,16 @@ def coupling_kernel(
     out, output_bias, inverse, planes, mask, given, N,
     G: tl.constexpr, O: tl.constexpr, R: tl.constexpr, W: tl.constexpr,  # noqa: E741
     CHANNELS: tl.constexpr, SWAPPED: tl.constexpr, ROWS: tl.constexpr,
-    NEXT: tl.constexpr, NEXT_SWAPPED: tl.constexpr, BN: tl.constexpr,
+    NEXT: tl.constexpr, NEXT_SWAPPED: tl.constexpr, BN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """BN places of one phase; ROWS is CHANNELS rounded up to a power of two."""
+    """BN places of one phase; ROWS is CHANNELS rounded up to a power of two.
+
+    EARLY: the layer after this one may start, and waits itself for what it needs of this; so does
+    this for the layer before it.
+    """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     HALF: tl.constexpr = CHANNELS // 2
     p = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -153,9 +164,10 @@ def prepare_kernel(planes, mask, given, N, G: tl.constexpr, W: tl.constexpr,
 
 def options(
     out: tuple[int, int, int, int], group: int, width: int, channels: int, swapped: bool,
-    next_channels: int, next_swapped: bool,
+    next_channels: int, next_swapped: bool, architecture: int,
 ) -> dict[str, object]:  # fmt: skip
     """The compile-time arguments of :func:`coupling_kernel` for ``out`` [R, P, O, N]."""
+    early = {"launch_pdl": True} if architecture >= EARLY_FROM else {}
     return {
         "G": group,
         "O": out[2],
@@ -167,7 +179,9 @@ def options(
         "NEXT": next_channels,
         "NEXT_SWAPPED": next_swapped,
         "BN": PLACES,
+        "EARLY": bool(early),
         "num_warps": 2,
+        **early,
     }
 
 
@@ -201,7 +215,7 @@ def coupling(
     _, phases, _, places = out.shape
     config = options(
         tuple(out.shape), planes.shape[1], given_next.shape[2], channels, swapped, next_channels,
-        next_swapped,
+        next_swapped, capability(out),
     )  # fmt: skip
     coupling_kernel[(triton.cdiv(places, PLACES), phases)](
         out, output_bias, inverse, planes, mask, given_next, places, **config

@@ -137,8 +137,6 @@ def tile_of(tiles: Callable[[int, int], int], products: Products, capability: in
     """
     if capability == ON_CPU:  # numpy's products depend on the shape: one shape only
         return Tile(64, 128, 4, 1)
-    if products == "tf32":  # on an H100 other tiles gave other bits: one for all lengths
-        return Tile(64, 128, 4, 3)
     roomy = shared_memory(capability) > 160 * 1024
     if products == "fp32":  # the parts of three products at once: 3 times the registers
         wide = capability >= 90 and roomy and tiles(128, 128) >= 256

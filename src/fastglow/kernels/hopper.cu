@@ -2,8 +2,8 @@
 // tanh * sigmoid, the residual product and the output rows. hopper.py holds the note on the design
 // and puts the defines and mma_gate / mma_residual (wgmma of the tile's width) before this text.
 //
-// Defines: C channels, CL blocks of a cluster share a tile's channels, CF tiles a cluster, MT 64-row
-// tiles of the gate a warpgroup, NT places a tile, STAGES of the ring, BF16.
+// Defines: C channels, CL blocks of a cluster share a tile's channels, MT 64-row tiles of the gate a
+// warpgroup, NT places a tile, STAGES of the ring, BF16.
 
 // The output rows of this block's channels, from staging, added to this block's partial sums.
 struct Outputs {  // the weights, as the product wants them
@@ -47,7 +47,10 @@ __device__ __forceinline__ void fence_staging() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-__device__ __forceinline__ void gate(const Params &p, const Block &b, Ring &ring, int i, int group, int thread) {
+// Leaves the activations in a stage, whose address it returns. ONE: stages come back at once, because
+// with one tile loading bounds it; else a step late, so that the tensor cores never pause.
+template <bool ONE>
+__device__ __forceinline__ u32 gate(const Params &p, const Block &b, Ring &ring, int i, int group, int thread) {
   const int lane = thread & 31, warp = thread >> 5, steps = p.taps * p.x_blocks + p.mel_blocks;
   float acc[MT][NT / 2] = {}, bias_a[MT], bias_b[MT];
 #pragma unroll
@@ -67,13 +70,19 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, Ring &ring
 #pragma unroll
       for (int q = 0; q < 4; ++q)
         mma_gate(acc[m], operand(at + (group * MT + m) * 64 * ROW + 32 * q), operand(at + A_BYTES + 32 * q));
-    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 1;" ::: "memory");
-    if (before >= 0) give_back(b, before, thread, 1);
-    before = ring.stage;
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    if (ONE) {
+      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+      give_back(b, ring.stage, thread, 1);
+    } else {
+      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+      if (before >= 0) give_back(b, before, thread, 1);
+      before = ring.stage;
+    }
   }
 #pragma unroll
   for (int m = 0; m < MT; ++m) mma_wait_gate(acc[m]);
-  give_back(b, before, thread, 1);
+  if (!ONE) give_back(b, before, thread, 1);
 
   u32 v[MT][NT / 8];
 #pragma unroll
@@ -100,61 +109,108 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, Ring &ring
   add_outputs(p, b, b.tile(p, i), outputs, staging, group * 4 + warp, lane);
   named_arrive(3, CONSUMERS + 32);
   ring.next();
+  return staging;
 }
 
-__device__ __forceinline__ void residual(const Params &p, const Block &b, Ring &ring, int i, int group, int thread) {
-  const int lane = thread & 31, warp = thread >> 5, steps = (p.first ? p.x_blocks : 0) + C / 64;
-  const int rows = MT == 2 ? group * 64 : 0, first = MT == 2 ? 0 : group * RN;
-  const Tile tile = b.tile(p, i);
-  const float *bias = p.residual_bias + b.rank * CH + rows + warp * 16 + (lane >> 2);
-  const float low = bias[0], high = bias[8];
+// What the residual adds to its products, and where they stand.
+struct Residual {
+  int rows, first;  // of this warpgroup: its channels within the block's, its places within the tile
+  float low, high;  // bias
   u32 mask[RN / 8];
+  __device__ __forceinline__ Residual(const Params &p, const Block &b, const Tile &tile, int group, int thread)
+      : rows(MT == 2 ? group * 64 : 0), first(MT == 2 ? 0 : group * RN) {
+    const int lane = thread & 31;
+    const float *bias = p.residual_bias + b.rank * CH + rows + (thread >> 5) * 16 + (lane >> 2);
+    low = bias[0];
+    high = bias[8];
 #pragma unroll
-  for (int j = 0; j < RN / 8; ++j) {
-    const int n = tile.place + first + 8 * j;
-    mask[j] = n < p.N ? p.mask[n / 8] >> 2 * (lane & 3) : 0;
+    for (int j = 0; j < RN / 8; ++j) {
+      const int n = tile.place + first + 8 * j;
+      mask[j] = n < p.N ? p.mask[n / 8] >> 2 * (lane & 3) : 0;
+    }
   }
+  __device__ __forceinline__ void multiply(float (&acc)[RN / 2], u32 weights, u32 inputs) const {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int q = 0; q < 4; ++q)
+      mma_residual(acc, operand(weights + rows * ROW + 32 * q), operand(inputs + first * ROW + 32 * q));
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+  }
+  // x_next in place of the x that stands in ``box``, or of nothing.
+  __device__ __forceinline__ void finish(const Params &p, const float (&acc)[RN / 2], u32 box, int thread) const {
+    const int lane = thread & 31, warp = thread >> 5;
+    auto sum = [&](int j, int g, u32 x) {  // two places of one channel
+      float x0 = 0, x1 = 0;
+      if (!p.first) unpack(x, x0, x1);
+      const u32 keep = (mask[j] & 1 ? 0xFFFFu : 0) | (mask[j] & 2 ? 0xFFFF0000u : 0);
+      const float bias = g ? high : low;
+      return pack(x0 + (acc[4 * j + 2 * g] + bias), x1 + (acc[4 * j + 2 * g + 1] + bias)) & keep;
+    };
+#pragma unroll
+    for (int g = 0; g < 2; ++g) {
+      auto run = [&](auto k, int j) {
+        constexpr int K = decltype(k)::value;
+        const u32 at = row_of<K>(box, warp * 2 + g, first + 8 * j, lane);
+        u32 v[K];
+        get<K>(at, v);
+#pragma unroll
+        for (int r = 0; r < K; ++r) v[r] = sum(j + r, g, v[r]);
+        put<K>(at, v);
+      };
+      runs<RN / 8>([&](int j) { run(Count<4>(), j); }, [&](int j) { run(Count<2>(), j); }, [&](int j) { run(Count<1>(), j); });
+    }
+    fence_staging();
+    named_arrive(4, CONSUMERS + 32);
+  }
+};
+
+__device__ __forceinline__ void residual(const Params &p, const Block &b, Ring &ring, int i, int group, int thread) {
+  const int steps = (p.first ? p.x_blocks : 0) + C / 64;
+  const Residual r(p, b, b.tile(p, i), group, thread);
   float acc[RN / 2] = {};
   int before = -1;
   for (int k = 0; k < steps; ++k, ring.next()) {
     wait(b.full + 8 * ring.stage, ring.parity);
-    const u32 at = b.at(ring.stage);
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-    for (int q = 0; q < 4; ++q)
-      mma_residual(acc, operand(at + rows * ROW + 32 * q), operand(at + A_BYTES + first * ROW + 32 * q));
-    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 1;" ::: "memory");
+    r.multiply(acc, b.at(ring.stage), b.at(ring.stage) + A_BYTES);
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
     if (before >= 0) give_back(b, before, thread, 1);
     before = ring.stage;
   }
   mma_wait_residual(acc);
   give_back(b, before, thread, 1);
-
-  const u32 box = b.at(ring.stage) + (rows / 64) * B_BYTES;
   wait(b.full + 8 * ring.stage, ring.parity);
-  auto finish = [&](int j, int g, u32 x) {  // two places of one channel
-    float x0 = 0, x1 = 0;
-    if (!p.first) unpack(x, x0, x1);
-    const u32 keep = (mask[j] & 1 ? 0xFFFFu : 0) | (mask[j] & 2 ? 0xFFFF0000u : 0);
-    const float bias = g ? high : low;
-    return pack(x0 + (acc[4 * j + 2 * g] + bias), x1 + (acc[4 * j + 2 * g + 1] + bias)) & keep;
-  };
-#pragma unroll
-  for (int g = 0; g < 2; ++g) {
-    auto run = [&](auto k, int j) {
-      constexpr int K = decltype(k)::value;
-      const u32 at = row_of<K>(box, warp * 2 + g, first + 8 * j, lane);
-      u32 v[K];
-      get<K>(at, v);
-#pragma unroll
-      for (int r = 0; r < K; ++r) v[r] = finish(j + r, g, v[r]);
-      put<K>(at, v);
-    };
-    runs<RN / 8>([&](int j) { run(Count<4>(), j); }, [&](int j) { run(Count<2>(), j); }, [&](int j) { run(Count<1>(), j); });
-  }
-  fence_staging();
-  named_arrive(4, CONSUMERS + 32);
+  r.finish(p, acc, b.at(ring.stage) + (r.rows / 64) * B_BYTES, thread);
   ring.next();
+}
+
+// For the only tile of a block: load_residual_of_one has the plan of the ring.
+__device__ __forceinline__ void residual_of_one(const Params &p, const Block &b, Ring ring, u32 staging, int group, int thread) {
+  const Residual r(p, b, b.tile(p, 0), group, thread);
+  float acc[RN / 2] = {};
+  const Ring sent = ring;
+  if (CL == 2) ring.next();
+  const Ring weights = ring;
+  if (p.first) {
+    for (int m = 0; m < MT; ++m) ring.next();
+    wait(b.full + 8 * ring.stage, ring.parity);
+    r.multiply(acc, b.at(ring.stage), b.at(ring.stage) + A_BYTES);
+  }
+  ring = weights;
+#pragma unroll
+  for (int k = 0; k < C / 64; ++k) {
+    if (k % CL == 0) {
+      if (k) ring.next();
+      wait(b.full + 8 * ring.stage, ring.parity);
+    }
+    const bool own = k / MT == b.rank;
+    if (!own && k % MT == 0) wait(b.full + 8 * sent.stage, sent.parity);
+    const u32 inputs = (own ? staging : b.at(sent.stage)) + k % MT * B_BYTES;
+    r.multiply(acc, b.at(ring.stage) + k % CL * A_BYTES / 2, inputs);
+  }
+  mma_wait_residual(acc);
+  ring = weights;
+  if (r.rows) ring.next();
+  r.finish(p, acc, b.at(ring.stage) + A_BYTES, thread);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) layer(const __grid_constant__ Params p) {
@@ -166,15 +222,11 @@ extern "C" __global__ void __launch_bounds__(384, 1) layer(const __grid_constant
   b.full = shared(barriers);
   b.empty = b.full + 8 * STAGES;
   b.exchanged = b.empty + 8 * STAGES;
-  const int block = CL * CF == 1 ? 0 : cluster_rank();
-  b.rank = block % CL;
-  b.row = block / CL;
-  b.row_mask = ((1 << CL) - 1) << b.row * CL;
-  b.column_mask = 0;
-  for (int f = 0; f < CF; ++f) b.column_mask |= 1 << (f * CL + b.rank);
-  b.cluster = blockIdx.x / (CL * CF);
-  b.clusters = gridDim.x / (CL * CF);
+  b.rank = CL == 1 ? 0 : cluster_rank();
+  b.cluster = blockIdx.x / CL;
+  b.clusters = gridDim.x / CL;
   b.tiles = (total - b.cluster + b.clusters - 1) / b.clusters;
+  const bool one = ONE_TILE && total <= b.clusters;
 
   asm volatile("griddepcontrol.launch_dependents;");
   if (threadIdx.x >= 352 && threadIdx.x < 362)
@@ -182,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) layer(const __grid_constant
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; ++s) {
       barrier_init(b.full + 8 * s, 1);
-      barrier_init(b.empty + 8 * s, 2 * (CL + CF - 1));
+      barrier_init(b.empty + 8 * s, 2 * CL);
     }
     barrier_init(b.exchanged, CL);
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
@@ -193,14 +245,22 @@ extern "C" __global__ void __launch_bounds__(384, 1) layer(const __grid_constant
   const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (thread == 0) produce(p, b);
-    else if (thread >= 32 && thread < 64) store_tiles(p, b, thread - 32);
+    if (thread == 0) produce(p, b, one);
+    else if (thread >= 32 && thread < 64) {
+      if (ONE_TILE && one) store_tile_of_one(p, b, thread - 32);
+      else store_tiles(p, b, thread - 32);
+    }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     Ring ring;
-    for (int i = 0; i <= b.tiles; ++i) {
-      if (i < b.tiles) gate(p, b, ring, i, group, thread);
-      if (i > 0 && !p.last) residual(p, b, ring, i - 1, group, thread);
+    if (ONE_TILE && one) {
+      const u32 staging = gate<true>(p, b, ring, 0, group, thread);
+      if (!p.last) residual_of_one(p, b, ring, staging, group, thread);
+    } else {
+      for (int i = 0; i <= b.tiles; ++i) {
+        if (i < b.tiles) gate<false>(p, b, ring, i, group, thread);
+        if (i > 0 && !p.last) residual(p, b, ring, i - 1, group, thread);
+      }
     }
   }
   __syncwarp();

@@ -19,13 +19,15 @@ __device__ __forceinline__ void expect(u32 bar, int bytes) {
 __device__ __forceinline__ void wait(u32 bar, u32 parity) {
   asm volatile(
       "{\n.reg .pred p;\nwait_%=:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
       "@!p bra wait_%=;\n}" ::"r"(bar), "r"(parity) : "memory");
 }
-__device__ __forceinline__ void arrive_at(u32 bar, u32 block, u32 count = 1) {  // that block's barrier
+// That block's barrier. No release at the scope of the cluster: it would be a fence of the whole
+// GPU, a third of a layer's time, and what is given back has been read by the tensor cores alone.
+__device__ __forceinline__ void arrive_at(u32 bar, u32 block, u32 count = 1) {
   asm volatile(
       "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote], %2;\n}"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote], %2;\n}"
       ::"r"(bar), "r"(block), "r"(count) : "memory");
 }
 __device__ __forceinline__ void named_sync(int id, int count) {
@@ -43,6 +45,13 @@ __device__ __forceinline__ u32 cluster_rank() {
   return r;
 }
 
+// A piece of this block's shared memory to the same address of another block, that one's barrier told.
+__device__ __forceinline__ void send(u32 to, u32 from, int bytes, u32 bar, u32 block) {
+  asm volatile(
+      "{\n.reg .b32 there, told;\nmapa.shared::cluster.u32 there, %0, %4;\nmapa.shared::cluster.u32 told, %3, %4;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [there], [%1], %2, [told];\n}"
+      ::"r"(to), "r"(from), "r"(bytes), "r"(bar), "r"(block) : "memory");
+}
 __device__ __forceinline__ void load2(u32 to, const TensorMap *map, int c, int r, u32 bar) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
@@ -55,7 +64,7 @@ __device__ __forceinline__ void load3(u32 to, const TensorMap *map, int c, int n
 }
 // To several blocks of the cluster at the same address, each block's own barrier told.
 __device__ __forceinline__ void share2(u32 to, const TensorMap *map, int c, int r, u32 bar, u32 blocks) {
-  if (CL * CF == 1) return load2(to, map, c, r, bar);
+  if (CL == 1) return load2(to, map, c, r, bar);
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%3, %4}], [%2], %5;"

@@ -98,7 +98,6 @@ def source(shape: Shape) -> str:
     defines = {
         "C": shape.channels,
         "CL": shape.blocks,
-        "CF": 1,
         "MT": shape.tiles,
         "NT": shape.width,
         "STAGES": shape.stages,

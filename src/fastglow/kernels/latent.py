@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""Audio-shaped noise into planes, and planes into audio.
+"""Audio-shaped noise into planes, planes into audio, and the mel into the rows of its windows.
 
-Both move [P*G, N] planes to or from rows of consecutive samples, a transposition: 8 bytes a
-sample, 1.8 MB or 1 us for 10 s. Noise may be drawn here, with the integers of
-:mod:`fastglow.noise` and its float64 arithmetic.
+The first two move [P*G, N] planes to or from rows of consecutive samples, a transposition: 8 bytes
+a sample, 1.8 MB or 1 us for 10 s. Noise may be drawn here, with the integers of
+:mod:`fastglow.noise` and its float64 arithmetic. All take their inputs by a request.
 """
 
 from __future__ import annotations
@@ -14,42 +14,74 @@ import triton.language as tl
 from torch import Tensor
 
 from fastglow import noise as source
+from fastglow.kernels.request import (
+    AUDIO,
+    FLAG,
+    FRAMES,
+    MEL,
+    NOISE,
+    PIECE,
+    ROW,
+    SAMPLES,
+    SEEDS,
+    SIGMA,
+    START,
+    TARGET,
+    WITHIN,
+    floats,
+    integers,
+)
 
 BLOCK = 32  # samples of a place, and places, of a tile
+ROWS = 16  # of mel windows, of a tile
 
 
 def reference_spread(
     noise: Tensor | None,
-    seeds: Tensor | None,
+    seeds: list[int],
     sigma: float,
-    base: Tensor,
+    start: int,
+    within: Tensor,
     row: Tensor,
+    piece: Tensor,
     planes: Tensor,
 ) -> Tensor:
     """What :func:`spread` writes [P, G, N], in plain PyTorch and numpy."""
     phases, group, places = planes.shape
-    flat = torch.zeros(places, phases * group)
-    for n, at in enumerate(base.tolist()):
+    size = phases * group
+    flat = torch.zeros(places, size)
+    for n, at in enumerate(within.tolist()):
         if at < 0:
             continue
         if noise is not None:
-            flat[n] = noise[at : at + phases * group]
+            flat[n] = noise[row[n], at : at + size]
         else:
-            seed = int(seeds[row[n]]) & 0xFFFFFFFFFFFFFFFF
-            flat[n] = sigma * torch.from_numpy(source.normal(seed, phases * group, at))
+            drawn = source.normal(seeds[piece[n]], size, start + at)
+            flat[n] = sigma * torch.from_numpy(drawn)
     return flat.T.reshape(phases, group, places)
 
 
-def reference_collect(planes: Tensor, base: Tensor, audio: Tensor) -> tuple[Tensor, bool]:
+def reference_collect(planes: Tensor, target: Tensor, audio: Tensor) -> tuple[Tensor, bool]:
     """The audio that :func:`collect` writes, and whether a value is not finite."""
     after, samples = audio.clone(), planes.shape[0] * planes.shape[1]
     finite = True
-    for n, at in enumerate(base.tolist()):
+    for n, at in enumerate(target.tolist()):
         if at >= 0:
             values = planes[:, :, n].reshape(-1)
-            after[at : at + samples] = values
+            after.view(-1)[at : at + samples] = values
             finite &= bool(torch.isfinite(values).all())
     return after, not finite
+
+
+def reference_frames(
+    mel: Tensor, within: Tensor, row: Tensor, size: int, before: int, out: Tensor, bands: int
+) -> Tensor:
+    """What :func:`frames` writes into ``out``, in plain PyTorch."""
+    rows = torch.zeros(-(-out.numel() // bands), bands)
+    for n, at in enumerate(within.tolist()):
+        if at >= 0:
+            rows[before + n, : mel.shape[1]] = mel[row[n], :, at // size]
+    return rows.view(-1)[: out.numel()].to(out.dtype)
 
 
 @triton.jit
@@ -95,81 +127,116 @@ def cosine_of_turn(bits, odd):
     return tl.where(((quarter + 1) & 2) != 0, -value, value)
 
 
-@triton.jit(do_not_specialize=["N", "sigma"])
-def spread_kernel(noise, seeds, sigma, base, row, planes, N, SAMPLES: tl.constexpr,
-                  DRAW: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["N"])
+def spread_kernel(request, planes, N, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """BLOCK samples of BLOCK places."""
     places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     samples = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = places < N
-    at = tl.load(base + places, mask=inside, other=-1).to(tl.int64)
+    at = tl.load(integers(request, WITHIN) + places, mask=inside, other=-1)
+    real = (at >= 0)[:, None] & (samples < SIZE)[None, :]
     index = at[:, None] + samples[None, :]
-    real = (at >= 0)[:, None] & (samples < SAMPLES)[None, :]
-    if DRAW:
-        which = tl.load(row + places, mask=at >= 0, other=0)
-        value = tl.where(real, sigma * normal(tl.load(seeds + which)[:, None], index), 0.0)
+    if tl.load(request + NOISE) != 0:
+        row = tl.load(integers(request, ROW) + places, mask=at >= 0, other=0)
+        begin = row * tl.load(request + SAMPLES)
+        value = tl.load(floats(request, NOISE) + begin[:, None] + index, mask=real, other=0.0)
     else:
-        value = tl.load(noise + index, mask=real, other=0.0)
-    target = planes + samples[None, :].to(tl.int64) * N + places[:, None]
-    tl.store(target, value, mask=inside[:, None] & (samples < SAMPLES)[None, :])
+        piece = tl.load(integers(request, PIECE) + places, mask=at >= 0, other=0)
+        seed = tl.load(request + SEEDS + piece, mask=at >= 0, other=0)
+        sigma = tl.load(request + SIGMA).to(tl.int32).to(tl.float32, bitcast=True)
+        drawn = normal(seed[:, None], index + tl.load(request + START))
+        value = tl.where(real, sigma * drawn, 0.0)
+    to = planes + samples[None, :].to(tl.int64) * N + places[:, None]
+    tl.store(to, value, mask=inside[:, None] & (samples < SIZE)[None, :])
 
 
 @triton.jit(do_not_specialize=["N"])
-def collect_kernel(planes, base, audio, flag, N, SAMPLES: tl.constexpr,
-                   BLOCK: tl.constexpr):  # fmt: skip
+def collect_kernel(request, planes, N, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """BLOCK samples of BLOCK places."""
     places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     samples = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    at = tl.load(base + places, mask=places < N, other=-1).to(tl.int64)
-    real = (at >= 0)[:, None] & (samples < SAMPLES)[None, :]
+    at = tl.load(integers(request, TARGET) + places, mask=places < N, other=-1)
+    real = (at >= 0)[:, None] & (samples < SIZE)[None, :]
     value = tl.load(planes + samples[None, :].to(tl.int64) * N + places[:, None],
                     mask=real, other=0.0)  # fmt: skip
-    tl.store(audio + at[:, None] + samples[None, :], value, mask=real)
+    tl.store(floats(request, AUDIO) + at[:, None] + samples[None, :], value, mask=real)
     bad = tl.max(tl.max((tl.abs(value) < float("inf")).to(tl.int32) ^ 1, axis=1), axis=0)
-    tl.store(flag, 1, mask=bad > 0)
+    tl.store(floats(request, FLAG), 1.0, mask=bad > 0)
 
 
-def options(samples: int) -> dict[str, int]:
-    """The compile-time arguments of both kernels for P*G samples a place."""
-    return {"SAMPLES": samples, "BLOCK": BLOCK, "num_warps": 8}
+@triton.jit(do_not_specialize=["N", "TOTAL"])
+def frames_kernel(request, out, N, TOTAL, MELS: tl.constexpr, BANDS: tl.constexpr,
+                  WIDE: tl.constexpr, SIZE: tl.constexpr, BEFORE: tl.constexpr,
+                  ROWS: tl.constexpr):  # fmt: skip
+    """ROWS rows; WIDE is BANDS rounded up to a power of two."""
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    band = tl.arange(0, WIDE)
+    place = r - BEFORE
+    inside = (place >= 0) & (place < N)
+    at = tl.load(integers(request, WITHIN) + place, mask=inside, other=-1)
+    row = tl.load(integers(request, ROW) + place, mask=at >= 0, other=0)
+    count = tl.load(request + FRAMES)
+    first = row * MELS * count + tl.where(at >= 0, at // SIZE, 0)
+    value = tl.load(floats(request, MEL) + first[:, None] + band[None, :] * count,
+                    mask=(at >= 0)[:, None] & (band < MELS)[None, :], other=0.0)  # fmt: skip
+    to = r.to(tl.int64)[:, None] * BANDS + band[None, :]
+    kept = (band < BANDS)[None, :] & (to < TOTAL)
+    tl.store(out + to, value.to(out.dtype.element_ty), mask=kept)
 
 
-def spread(
-    noise: Tensor | None,
-    seeds: Tensor | None,
-    sigma: float,
-    base: Tensor,
-    row: Tensor,
-    planes: Tensor,
+def options(size: int) -> dict[str, int]:
+    """The compile-time arguments of the first two kernels for P*G samples a place."""
+    return {"SIZE": size, "BLOCK": BLOCK, "num_warps": 8}
+
+
+def frames_options(mels: int, bands: int, size: int, before: int) -> dict[str, int]:
+    """The compile-time arguments of :func:`frames_kernel`."""
+    wide = triton.next_power_of_2(bands)
+    return {
+        "MELS": mels, "BANDS": bands, "WIDE": wide, "SIZE": size, "BEFORE": before, "ROWS": ROWS,
+        "num_warps": 4,
+    }  # fmt: skip
+
+
+def spread(request: Tensor, planes: Tensor) -> None:
+    """Write all channels of ``planes``: the noise of the request, zero outside utterances.
+
+    Args:
+        request: int64, see :func:`fastglow.kernels.request.words`.
+        planes: [P, G, N] float32.
+    """
+    size, places = planes.shape[0] * planes.shape[1], planes.shape[2]
+    grid = (triton.cdiv(places, BLOCK), triton.cdiv(size, BLOCK))
+    spread_kernel[grid](request, planes, places, **options(size))
+
+
+def collect(request: Tensor, planes: Tensor) -> None:
+    """Write the request's audio at the places that have samples; set its flag if one is not finite.
+
+    Args:
+        request: int64, see :func:`fastglow.kernels.request.words`.
+        planes: [P, G, N] float32.
+    """
+    size, places = planes.shape[0] * planes.shape[1], planes.shape[2]
+    grid = (triton.cdiv(places, BLOCK), triton.cdiv(size, BLOCK))
+    collect_kernel[grid](request, planes, places, **options(size))
+
+
+def frames(
+    request: Tensor, out: Tensor, *, places: int, mels: int, bands: int, size: int, before: int
 ) -> None:
-    """Write all channels of ``planes`` [P, G, N] float32; zero where ``base`` is negative.
+    """Write all of ``out``: row ``before + n`` holds the frame of place n, others zeros.
 
     Args:
-        noise: Flat float32, already scaled; or None, and it is drawn from ``seeds``.
-        seeds: [rows] int64 holding the bits of 64-bit seeds; used where ``noise`` is None.
-        sigma: Scale of what is drawn.
-        base: [N] int64, first sample of each place, -1 outside utterances. With ``noise`` an index
-            into it; with ``seeds`` the absolute sample index within the place's own utterance.
-        row: [N] int32 or int64, the row that a place belongs to; used with ``seeds``.
-        planes: [P, G, N] float32.
+        request: int64, see :func:`fastglow.kernels.request.words`.
+        out: Flat; rows of ``bands`` numbers.
+        places: N.
+        mels: Bands of the mel.
+        bands: Numbers a row, at least as many.
+        size: Samples a frame.
+        before: Rows before the first place's.
     """
-    samples, places = planes.shape[0] * planes.shape[1], planes.shape[2]
-    spread_kernel[(triton.cdiv(places, BLOCK), triton.cdiv(samples, BLOCK))](
-        noise if noise is not None else planes, seeds if noise is None else row, sigma, base, row,
-        planes, places, DRAW=noise is None, **options(samples),
-    )  # fmt: skip
-
-
-def collect(planes: Tensor, base: Tensor, audio: Tensor, flag: Tensor) -> None:
-    """Write ``audio`` at the places that have samples; set ``flag`` if one is not finite.
-
-    Args:
-        planes: [P, G, N] float32.
-        base: [N] int64, index into ``audio`` of each place's first sample, or -1.
-        audio: Flat float32.
-        flag: [1] int32, set to 1 and never cleared.
-    """
-    samples, places = planes.shape[0] * planes.shape[1], planes.shape[2]
-    collect_kernel[(triton.cdiv(places, BLOCK), triton.cdiv(samples, BLOCK))](
-        planes, base, audio, flag, places, **options(samples)
+    rows = triton.cdiv(out.numel(), bands)
+    frames_kernel[(triton.cdiv(rows, ROWS),)](
+        request, out, places, out.numel(), **frames_options(mels, bands, size, before)
     )

@@ -20,14 +20,14 @@ from torch import Tensor
 from fastglow.engines.base import Float32, Noise
 from fastglow.engines.cuda.checks import check_shapes, explained
 from fastglow.engines.cuda.graphs import Passes
-from fastglow.engines.cuda.launches import Launch, calls, launches
+from fastglow.engines.cuda.launches import Launch, calls, inference, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, axes, cut, layout
-from fastglow.engines.cuda.workspace import Placed, Workspace, fill_mel
+from fastglow.engines.cuda.workspace import Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
-from fastglow.kernels.latent import collect, spread
+from fastglow.kernels.request import words
 from fastglow.noise import SeededNoise
 from fastglow.plan import Plan
 
@@ -91,7 +91,7 @@ class CudaEngine:
             )
         graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
         self._passes = Passes(self._device, graphs)
-        self._layouts: OrderedDict[tuple[Axis, int, bool], Placed] = OrderedDict()
+        self._layouts: OrderedDict[tuple[Axis, int], Placed] = OrderedDict()
         self._last: Placed | None = None  # what the buffers' mask and gaps were made for
         self._lock = threading.Lock()
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
@@ -131,6 +131,8 @@ class CudaEngine:
         """
         samples = self.config.samples(mel.shape[2])
         check_shapes(mel, noise, lengths, (self.config.n_mel_channels, samples))
+        mel = mel.contiguous()
+        noise = noise if isinstance(noise, SeededNoise) else noise.contiguous()
         with self._lock, torch.no_grad(), self._here(), explained():
             audio, flag = self._narrowing(mel, noise, lengths, samples)
             if check and int(flag.item()):
@@ -162,9 +164,9 @@ class CudaEngine:
     def _infer(
         self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
     ) -> tuple[Tensor, Tensor]:
-        """The audio, and a flag that is 1 where it is not finite."""
-        audio = torch.zeros(len(mel), samples, device=self._device)
-        flag = torch.zeros(1, dtype=torch.int32, device=self._device)
+        """The audio, and a flag that is 1 if it is not finite."""
+        held = torch.zeros(len(mel) * samples + 1, device=self._device)
+        audio, flag = held[:-1].view(len(mel), samples), held[-1:]
         pieces = cut(self._counts(lengths), self._widest, self._field)
         for axis in axes(pieces, self._widest, self._gap):
             self._run(axis, mel, noise, audio, flag, lengths)
@@ -194,7 +196,7 @@ class CudaEngine:
             )
         buffers = self._pass(found[0].places)[0]
         steps = sum(counts) * self._workspace.phases
-        each = calls(self._flows, self._layers, buffers)[1:]  # the first only prepares
+        each = calls(self._flows, self._layers, buffers)
         return launches(self._flows, each, self._packer, buffers, steps)
 
     def _here(self) -> AbstractContextManager[Any]:
@@ -245,34 +247,39 @@ class CudaEngine:
         flag: Tensor,
         lengths: Sequence[int],
     ) -> None:
-        """One axis: fill the buffers, replay the bucket's graph, collect."""
+        """One axis: fill in the request, replay the bucket's graph."""
         buffers, run = self._pass(axis.places)
-        places = self._placed(axis, audio.shape[1], isinstance(noise, SeededNoise))
-        if self._last is not places:  # else the gaps and the mask are as they were
-            buffers.mel.zero_()
+        places = self._placed(axis, audio.shape[1])
+        if self._last is not places:  # else the mask is as it was
             buffers.mask.copy_(places.mask)
             buffers.bits.copy_(places.bits)
             self._last = places
-        fill_mel(buffers, self._plan, axis, mel, lengths, self._packer)
-        source = places.noise
+        if self.conditioning == "published":
+            fill_upsampled(buffers, self._plan, axis, mel, lengths, self._packer)
+        drawn: dict[str, Any] = {}
         if isinstance(noise, SeededNoise):
-            bits = np.array(noise.seeds, dtype=np.uint64).view(np.int64)
-            seeds = torch.from_numpy(bits).to(self._device)
-            if noise.start:
-                source = torch.where(source >= 0, source + noise.start, source)
-            spread(None, seeds, noise.sigma, source, places.row, buffers.planes)
-        else:
-            values = noise.reshape(-1).contiguous()
-            spread(values, None, 1.0, source, places.row, buffers.planes)
+            seeds = [noise.seeds[piece.row] for _, piece in axis.pieces]
+            drawn = {"seeds": seeds, "sigma": noise.sigma, "start": noise.start}
+        request = words(
+            mel=mel,
+            noise=None if isinstance(noise, SeededNoise) else noise,
+            audio=audio,
+            flag=flag,
+            within=places.within,
+            target=places.target,
+            row=places.row,
+            piece=places.piece,
+            **drawn,
+        )
+        buffers.request[: len(request)].copy_(torch.from_numpy(request), non_blocking=True)
         run()
-        collect(buffers.planes, places.audio, audio.view(-1), flag)
 
-    def _placed(self, axis: Axis, samples: int, seeded: bool) -> Placed:
+    def _placed(self, axis: Axis, samples: int) -> Placed:
         """The axis on the device; a batch of the same lengths finds it there."""
-        key = (axis, samples, seeded)
+        key = (axis, samples)
         if key not in self._layouts:
             size = self._workspace.phases * self.config.n_group
-            self._layouts[key] = Placed.make(layout(axis, samples, size, seeded), self._device)
+            self._layouts[key] = Placed.make(layout(axis, samples, size), self._device)
             if len(self._layouts) > LAYOUTS:
                 self._layouts.popitem(last=False)
         self._layouts.move_to_end(key)
@@ -285,7 +292,8 @@ class CudaEngine:
             self._workspace.grow(places)
         if places not in self._passes:
             buffers = self._workspace.buffers(places)
-            self._passes.add(places, buffers, calls(self._flows, self._layers, buffers))
+            parts = (self._plan, self._packer, self._flows, self._layers, buffers)
+            self._passes.add(places, buffers, inference(*parts))
         return self._passes.get(places)
 
     def _drop(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -30,7 +32,7 @@ class Passes:
 
     def add(self, places: int, buffers: Buffers, calls: Sequence[Call]) -> None:
         """A new bucket and its launches."""
-        run = self._capture(calls) if self._graphs else lambda: _launch(calls)
+        run = _Captured(calls, self._device) if self._graphs else partial(_launch, calls)
         self._kept[places] = (buffers, run)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -46,14 +48,24 @@ class Passes:
             torch.cuda.synchronize(self._device)  # no graph may go while it runs
         self._kept.clear()
 
-    def _capture(self, calls: Sequence[Call]) -> Call:
-        """All launches as one graph; run once before, so that nothing compiles in it."""
-        _launch(calls)
+
+class _Captured:
+    """Launches one by one the first time, so that nothing compiles in the graph; then as one."""
+
+    def __init__(self, calls: Sequence[Call], device: torch.device) -> None:
+        self._calls, self._device = calls, device
+        self._graph: Any = None
+
+    def __call__(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        _launch(self._calls)
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            _launch(calls)
-        return graph.replay
+            _launch(self._calls)
+        self._graph = graph
 
 
 def _launch(calls: Sequence[Call]) -> None:

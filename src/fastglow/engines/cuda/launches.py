@@ -9,6 +9,8 @@ from typing import NamedTuple
 from fastglow.engines.cuda.layers import Buffers, Call, Layers
 from fastglow.engines.cuda.pack import PackedFlow, Packer
 from fastglow.kernels.coupling import coupling, prepare
+from fastglow.kernels.latent import collect, frames, spread
+from fastglow.plan import Plan
 
 
 class Launch(NamedTuple):
@@ -27,21 +29,43 @@ class Launch(NamedTuple):
     call: Call
 
 
+def inference(
+    plan: Plan, packer: Packer, flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers
+) -> list[Call]:
+    """Everything between a request and its audio.
+
+    Args:
+        plan: For the sizes, as ``packer``.
+        packer: What packed the flows.
+        flows: In the order in which they run.
+        layers: How a layer runs.
+        buffers: What they work on.
+    """
+    b, config, first = buffers, plan.config, flows[0]
+    phases, group, places = b.planes.shape
+    out: list[Call] = []
+    if plan.conditioning == "phases":  # else the upsampled mel is there already
+        size, before = phases * group, config.mel_taps - 1
+        sizes = {"mels": config.n_mel_channels, "bands": packer.bands, "before": before}
+        out.append(partial(frames, b.request, b.mel, places=places, size=size, **sizes))
+    out += [
+        partial(spread, b.request, b.planes),
+        partial(prepare, b.planes, b.mask, b.given, channels=first.channels, swapped=first.swapped),
+        *calls(flows, layers, b),
+        partial(collect, b.request, b.planes),
+    ]
+    return out
+
+
 def calls(flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers) -> list[Call]:
-    """Everything that runs between drawing the noise and collecting the audio.
+    """Each flow's layers and its coupling.
 
     Args:
         flows: In the order in which they run.
         layers: How a layer runs.
         buffers: What they work on.
-
-    Returns:
-        The preparation of the first flow's input; then each flow's layers and its coupling.
     """
-    b, first = buffers, flows[0]
-    out: list[Call] = [
-        partial(prepare, b.planes, b.mask, b.given, channels=first.channels, swapped=first.swapped)
-    ]
+    b, out = buffers, list[Call]()
     for flow, after in zip(flows, [*flows[1:], None], strict=True):
         out += [layers.prepare(flow, i, b) for i in range(len(flow.layers))]
         out.append(

@@ -31,6 +31,7 @@ class Buffers:
         mel_strides: (phase, row).
         mask: [N] float32.
         bits: [N / 8] uint8, the mask.
+        request: int64, what the caller gave: see :mod:`fastglow.kernels.request`.
     """
 
     streams: tuple[Tensor, Tensor]
@@ -42,6 +43,7 @@ class Buffers:
     mel_strides: tuple[int, int]
     mask: Tensor
     bits: Tensor
+    request: Tensor
 
     def layer(self, i: int) -> tuple[Tensor, Tensor]:
         """What layer ``i`` reads and writes."""

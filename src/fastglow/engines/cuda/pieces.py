@@ -86,26 +86,24 @@ def bucket(places: int) -> int:
     return -(-places // step) * step
 
 
-def layout(axis: Axis, samples: int, rows_from: int, seeded: bool) -> tuple[Int64, Int64, Int64]:
-    """For each place the first sample of its noise and of its audio, and its row.
+def layout(axis: Axis, samples: int, size: int) -> tuple[Int64, Int64, Int64, Int64]:
+    """Where the samples of each place come from and go to.
 
     Args:
         axis: Where the pieces are.
         samples: Of a row of the batch.
-        rows_from: Samples a place.
-        seeded: Noise is indexed within its own row, not within the batch.
+        size: Samples a place.
 
     Returns:
-        noise, audio and row, [N] each; -1 in the first outside the pieces, in the second also
-        where a place only feeds its neighbours.
+        [N] each: first sample within the own row, -1 outside the pieces; first sample within the
+        batch, -1 also where a place only feeds its neighbours; row; index of the piece.
     """
-    noise, audio = (np.full(axis.places, -1, dtype=np.int64) for _ in range(2))
-    rows = np.zeros(axis.places, dtype=np.int64)
-    for at, piece in axis.pieces:
-        within = np.arange(piece.first, piece.first + piece.count) * rows_from
-        absolute = within + piece.row * samples
-        noise[at : at + piece.count] = within if seeded else absolute
+    within, target = (np.full(axis.places, -1, dtype=np.int64) for _ in range(2))
+    rows, pieces = (np.zeros(axis.places, dtype=np.int64) for _ in range(2))
+    for i, (at, piece) in enumerate(axis.pieces):
+        held = slice(at, at + piece.count)
+        within[held] = np.arange(piece.first, piece.first + piece.count) * size
         core = slice(piece.core_first - piece.first, piece.core_last - piece.first)
-        audio[at : at + piece.count][core] = absolute[core]
-        rows[at : at + piece.count] = piece.row
-    return noise, audio, rows
+        target[held][core] = within[held][core] + piece.row * samples
+        rows[held], pieces[held] = piece.row, i
+    return within, target, rows, pieces

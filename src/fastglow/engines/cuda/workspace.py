@@ -13,6 +13,7 @@ from torch import Tensor
 from fastglow.engines.cuda.layers import Buffers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, Int64
+from fastglow.kernels.request import WORDS
 from fastglow.plan import Plan
 from fastglow.plan.upsample import upsampled
 
@@ -42,6 +43,7 @@ class Workspace:
         self._plan, self._packer, self._dtype, self._device = plan, packer, dtype, device
         self._partials, self._acts = layers.partials, layers.needs_acts
         self._memory = torch.empty(0, dtype=torch.uint8, device=device)
+        self._room = 0  # places
 
     @property
     def bytes_per_place(self) -> int:
@@ -50,15 +52,17 @@ class Workspace:
 
     def holds(self, places: int) -> bool:
         """Whether there is room for an axis of that many places."""
-        return self._bytes(places) <= self._memory.numel()
+        return places <= self._room
 
     def grow(self, places: int) -> None:
         """Make that room; what was cut from the old memory must be gone, or both are held."""
         self.release()
         self._memory = torch.zeros(self._bytes(places), dtype=torch.uint8, device=self._device)
+        self._room = places
 
     def release(self) -> None:
         """Hold no memory."""
+        self._room = 0
         self._memory = torch.empty(0, dtype=torch.uint8, device=self._device)
 
     def buffers(self, places: int) -> Buffers:
@@ -68,11 +72,11 @@ class Workspace:
             size = int(np.prod(shape)) * dtype.itemsize
             views.append(self._memory[at : at + size].view(dtype).view(shape))
             at += -(-size // ALIGN) * ALIGN
-        x0, x1, given, acts, out, planes, mel, mask, bits = views
+        x0, x1, given, acts, out, planes, mel, mask, bits, request = views
         strides = (0, self._packer.bands)
         if self._plan.conditioning == "published":
             strides = (places * self._packer.window, self._packer.window)
-        return Buffers((x0, x1), given, acts, out, planes, mel, strides, mask, bits)
+        return Buffers((x0, x1), given, acts, out, planes, mel, strides, mask, bits, request)
 
     def _bytes(self, places: int) -> int:
         sizes = (int(np.prod(shape)) * dtype.itemsize for shape, dtype in self._shapes(places))
@@ -96,29 +100,32 @@ class Workspace:
             ((mel,), self._dtype),
             ((places,), wide),
             ((places // 8,), torch.uint8),
+            ((WORDS + places,), torch.int64),
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """An axis on the device.
+    """An axis on the device: the tables of a request, and the mask.
 
     Attributes:
-        noise: [N] int64, first sample of each place's noise, -1 outside the pieces.
-        audio: [N] int64, the same of the audio, -1 also where a place only feeds its neighbours.
+        within: [N] int64, first sample of each place within its row, -1 outside the pieces.
+        target: [N] int64, the same within the batch, -1 also where a place only feeds others.
         row: [N] int64, of the batch.
+        piece: [N] int64, of the axis.
         mask: [N] float32.
         bits: [N / 8] uint8, the mask.
     """
 
-    noise: Tensor
-    audio: Tensor
+    within: Tensor
+    target: Tensor
     row: Tensor
+    piece: Tensor
     mask: Tensor
     bits: Tensor
 
     @classmethod
-    def make(cls, places: tuple[Int64, Int64, Int64], device: torch.device) -> Placed:
+    def make(cls, places: tuple[Int64, Int64, Int64, Int64], device: torch.device) -> Placed:
         """From what :func:`fastglow.engines.cuda.pieces.layout` gives."""
         inside = places[0] >= 0
         bits = np.packbits(inside, bitorder="little")
@@ -126,7 +133,7 @@ class Placed:
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
-def fill_mel(
+def fill_upsampled(
     buffers: Buffers,
     plan: Plan,
     axis: Axis,
@@ -134,7 +141,7 @@ def fill_mel(
     lengths: Sequence[int],
     packer: Packer,
 ) -> None:
-    """Write what the conditioning multiplies where the pieces are: the mel, or the upsampled mel.
+    """Write the upsampled mel, which the published conditioning multiplies, where the pieces are.
 
     Args:
         buffers: Of the pass.
@@ -144,13 +151,7 @@ def fill_mel(
         lengths: Frames of each row that count.
         packer: For the sizes.
     """
-    if plan.conditioning == "phases":
-        bands, before = packer.bands, plan.config.mel_taps - 1
-        rows = buffers.mel[: (before + axis.places) * bands].view(-1, bands)
-        for at, piece in axis.pieces:
-            part = mel[piece.row, :, piece.first : piece.first + piece.count]
-            rows[before + at : before + at + piece.count, : part.shape[0]] = part.T
-        return
+    buffers.mel.zero_()
     phases = buffers.planes.shape[0]
     source = buffers.mel.view(phases, axis.places, packer.window)
     for at, piece in axis.pieces:
