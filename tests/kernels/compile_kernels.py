@@ -101,6 +101,7 @@ def coupling_case(channels: int, following: int, products: Products) -> Build:
             False,
             following,
             False,
+            products,
             target,
         )
         names = ("out", "output_bias", "inverse", "planes", "mask")
@@ -112,7 +113,15 @@ def coupling_case(channels: int, following: int, products: Products) -> Build:
 
 def prepare_case(target: int) -> Any:
     types = {"planes": "*fp32", "mask": "*fp32", "given": "*fp16", "N": "i32"}
-    options = {"G": 8, "W": 64, "FIRST": 4, "HALF": 2, "BN": coupling.PLACES, "num_warps": 2}
+    options = {
+        "G": 8,
+        "W": 64,
+        "FIRST": 4,
+        "HALF": 2,
+        "BN": coupling.PLACES,
+        "TF32": False,
+        "num_warps": 2,
+    }
     return build(coupling.prepare_kernel, types, options, target)
 
 
@@ -126,7 +135,7 @@ def latent_case(kernel: Any) -> Build:
 
 def frames_case(target: int) -> Any:
     types = {"request": "*i64", "out": "*fp16", "N": "i32", "TOTAL": "i32"}
-    return build(latent.frames_kernel, types, latent.frames_options(80, 80, 256, 3), target)
+    return build(latent.frames_kernel, types, latent.frames_options(80, 80, 256, 3, "fp16"), target)
 
 
 SHORT, LONG = 96, 896  # places of about 1 s and 10 s
@@ -143,6 +152,7 @@ CASES: dict[str, Build] = {
     "residual 256 tf32": residual_case(256, "tf32"),
     "residual 256 fp32": residual_case(256, "fp32"),
     "coupling 8 8": coupling_case(8, 8, "fp16"),
+    "coupling 8 8 tf32": coupling_case(8, 8, "tf32"),
     "coupling 4 0": coupling_case(4, 0, "fp16"),
     "prepare": prepare_case,
     "spread": latent_case(latent.spread_kernel),

@@ -51,8 +51,8 @@ class Flow:
         acts = torch.full((p, places, c), torch.nan, dtype=dtype, device=device)
         streams = [torch.full_like(acts, torch.nan) for _ in range(2)]
         out = torch.full((1, p, GROUP, places), torch.nan, device=device)
-        flow = {"channels": GROUP, "swapped": False}
         products: dict[str, str] = {"products": self.target.products}
+        flow = {"channels": GROUP, "swapped": False, **products}
         prepare(held, mask, given, **flow)
         x = given
         for i in range(3):

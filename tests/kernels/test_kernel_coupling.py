@@ -35,7 +35,7 @@ def test_against_float64(case: tuple[int, ...], target: Target) -> None:
     flow = {"channels": channels, "swapped": bool(swapped)}
     coupling(
         out, bias, inverse, planes, mask, given, **flow, next_channels=following,
-        next_swapped=bool(next_swapped),
+        next_swapped=bool(next_swapped), products=target.products,  # type: ignore[arg-type]
     )  # fmt: skip
     quiet = torch.where(mask > 0, out, 0.0)
     exact, same = (
@@ -48,9 +48,9 @@ def test_against_float64(case: tuple[int, ...], target: Target) -> None:
     if following:
         check_guards(given)
         flow = {"channels": following, "swapped": bool(next_swapped)}
-        assert torch.equal(given, reference_given(planes, mask, width, target.dtype, **flow))
+        assert torch.equal(given, reference_given(planes, mask, width, target.products, **flow))
         prepared = target.empty(phases, places, width)
-        prepare(planes, mask, prepared, **flow)
+        prepare(planes, mask, prepared, **flow, products=target.products)  # type: ignore[arg-type]
         check_guards(prepared)
         assert torch.equal(prepared, given)
     else:
@@ -60,7 +60,7 @@ def test_against_float64(case: tuple[int, ...], target: Target) -> None:
 def test_given_is_as_good_as_float32() -> None:
     """[high | low | high] times [w_high | w_high | w_low] is nearly the product of the values."""
     planes, mask = torch.randn(2, 8, 40), torch.ones(40)
-    given = reference_given(planes, mask, 64, torch.float16, channels=8, swapped=False).double()
+    given = reference_given(planes, mask, 64, "fp16", channels=8, swapped=False).double()
     weight, bias = torch.randn(16, 4), torch.randn(16)
     high, bias_high = weight.half().float(), bias.half().float()
     low, bias_low = (weight - high).half().float(), (bias - bias_high).half().float()

@@ -44,7 +44,7 @@ def same_precision(inputs: tuple[object, ...], target: Target) -> Tensor:
     """The reference in float32 on the operands that the product sees, rounded to storage."""
     x, weight, cond, mel, *rest = inputs
     operands = (target.operand(t) for t in (x, weight, cond, mel))  # type: ignore[arg-type]
-    return reference_gate(*operands, *rest, torch.float32).to(target.dtype)  # type: ignore
+    return target.result(reference_gate(*operands, *rest, torch.float32))  # type: ignore
 
 
 def compare(case: tuple[int, ...], target: Target) -> None:

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from fastglow.kernels.common import capability
+from fastglow.kernels.common import Products, capability, narrowed, stored
 
 PLACES = 64  # of a tile
 EARLY_FROM = 90  # the capability from which a launch may start before the one before it ends
@@ -57,23 +57,23 @@ def reference_coupling(
 
 
 def reference_given(
-    planes: Tensor, mask: Tensor, width: int, dtype: torch.dtype, *, channels: int, swapped: bool
+    planes: Tensor, mask: Tensor, width: int, products: Products, *, channels: int, swapped: bool
 ) -> Tensor:
-    """The next layer 0's input [P, N, width] in ``dtype``: [high | low | high | 1 | 1 | 0...].
+    """The next layer 0's input [P, N, width]: [high | low | high | 1 | 1 | 0...].
 
     Args:
         planes: [P, G, N] float32.
         mask: [N] float32.
         width: W.
-        dtype: Storage type; ``low`` is what rounding to it left.
+        products: Precision whose storage type it has; ``low`` is what rounding to it left.
         channels: n of the flow that reads it.
         swapped: Its second half conditions its first.
     """
     half, group = channels // 2, planes.shape[1]
     first = group - channels + (half if swapped else 0)
     values = planes[:, first : first + half].transpose(1, 2)  # [P, N, h]
-    high = values.to(dtype)
-    low = (values - high.float()).to(dtype)
+    high = narrowed(values, products)
+    low, dtype = narrowed(values - high.float(), products), high.dtype
     given = torch.zeros(*values.shape[:2], width, dtype=dtype, device=planes.device)
     given[..., : 3 * half] = torch.cat([high, low, high], dim=-1)
     given[..., 3 * half : 3 * half + 2] = 1
@@ -95,14 +95,15 @@ def _changed(audio, out, output_bias, row, stride, N, places, inside,
 
 @triton.jit
 def _write_given(planes, given, mask, N, places, inside,
-                 W: tl.constexpr, FIRST: tl.constexpr, HALF: tl.constexpr):  # fmt: skip
+                 W: tl.constexpr, FIRST: tl.constexpr, HALF: tl.constexpr,
+                 TF32: tl.constexpr):  # fmt: skip
     """Slots of HALF planes from FIRST on, for the places of a tile of one phase."""
     s = tl.arange(0, W)
     held = (s < 3 * HALF)[None, :] & inside[:, None]
     at = planes + (FIRST + s % HALF)[None, :] * N + places[:, None]
     value = tl.load(at, mask=held, other=0.0)
-    high = value.to(given.dtype.element_ty)
-    low = (value - high.to(tl.float32)).to(given.dtype.element_ty)
+    high = stored(value, TF32).to(given.dtype.element_ty)
+    low = stored(value - high.to(tl.float32), TF32).to(given.dtype.element_ty)
     slot = tl.where((s // HALF == 1)[None, :], low, high)
     one = ((s >= 3 * HALF) & (s < 3 * HALF + 2))[None, :]
     slot = tl.where(one, 1.0, slot.to(tl.float32))
@@ -117,6 +118,7 @@ def coupling_kernel(
     G: tl.constexpr, O: tl.constexpr, R: tl.constexpr, W: tl.constexpr,  # noqa: E741
     CHANNELS: tl.constexpr, SWAPPED: tl.constexpr, ROWS: tl.constexpr,
     NEXT: tl.constexpr, NEXT_SWAPPED: tl.constexpr, BN: tl.constexpr, EARLY: tl.constexpr,
+    TF32: tl.constexpr,
 ):  # fmt: skip
     """BN places of one phase; ROWS is CHANNELS rounded up to a power of two.
 
@@ -150,21 +152,25 @@ def coupling_kernel(
     if NEXT > 0:
         tl.debug_barrier()  # and written them
         FIRST: tl.constexpr = G - NEXT + (NEXT // 2 if NEXT_SWAPPED else 0)
-        _write_given(planes, given + p * N * W, mask, N, places, inside, W, FIRST, NEXT // 2)
+        _write_given(planes, given + p * N * W, mask, N, places, inside, W, FIRST, NEXT // 2,
+                     TF32)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["N"])
 def prepare_kernel(planes, mask, given, N, G: tl.constexpr, W: tl.constexpr,
-                   FIRST: tl.constexpr, HALF: tl.constexpr, BN: tl.constexpr):  # fmt: skip
+                   FIRST: tl.constexpr, HALF: tl.constexpr, TF32: tl.constexpr,
+                   BN: tl.constexpr):  # fmt: skip
     """The first flow's input."""
     p = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * BN + tl.arange(0, BN)
-    _write_given(planes + p * G * N, given + p * N * W, mask, N, places, places < N, W, FIRST, HALF)
+    _write_given(planes + p * G * N, given + p * N * W, mask, N, places, places < N, W, FIRST, HALF,
+                 TF32)  # fmt: skip
 
 
 def options(
     out: tuple[int, int, int, int], group: int, width: int, channels: int, swapped: bool,
-    next_channels: int, next_swapped: bool, architecture: int,
+    next_channels: int, next_swapped: bool, products: Products,
+    architecture: int,
 ) -> dict[str, object]:  # fmt: skip
     """The compile-time arguments of :func:`coupling_kernel` for ``out`` [R, P, O, N]."""
     early = {"launch_pdl": True} if architecture >= EARLY_FROM else {}
@@ -180,6 +186,7 @@ def options(
         "NEXT_SWAPPED": next_swapped,
         "BN": PLACES,
         "EARLY": bool(early),
+        "TF32": products == "tf32",
         "num_warps": 2,
         **early,
     }
@@ -197,6 +204,7 @@ def coupling(
     swapped: bool,
     next_channels: int,
     next_swapped: bool,
+    products: Products,
 ) -> None:
     """Undo a flow's coupling and 1x1 convolution in ``planes``, and write ``given_next``.
 
@@ -211,22 +219,25 @@ def coupling(
         swapped: The second half conditions the first.
         next_channels: n of the next flow, 0 after the last.
         next_swapped: Its second half conditions its first.
+        products: Of the layer that reads ``given_next``.
     """
     _, phases, _, places = out.shape
     config = options(
         tuple(out.shape), planes.shape[1], given_next.shape[2], channels, swapped, next_channels,
-        next_swapped, capability(out),
+        next_swapped, products, capability(out),
     )  # fmt: skip
     coupling_kernel[(triton.cdiv(places, PLACES), phases)](
         out, output_bias, inverse, planes, mask, given_next, places, **config
     )
 
 
-def prepare(planes: Tensor, mask: Tensor, given: Tensor, *, channels: int, swapped: bool) -> None:
+def prepare(
+    planes: Tensor, mask: Tensor, given: Tensor, *, channels: int, swapped: bool, products: Products
+) -> None:
     """Write ``given`` [P, N, W] of the first flow from its last ``channels`` planes."""
     phases, group, places = planes.shape
     first = group - channels + (channels // 2 if swapped else 0)
     prepare_kernel[(triton.cdiv(places, PLACES), phases)](
         planes, mask, given, places, G=group, W=given.shape[2], FIRST=first, HALF=channels // 2,
-        BN=PLACES, num_warps=2,
+        TF32=products == "tf32", BN=PLACES, num_warps=2,
     )  # fmt: skip

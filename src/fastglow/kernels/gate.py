@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastglow.kernels.common import DOT, ON_CPU, Products, capability, gated, shared_memory
+from fastglow.kernels.common import DOT, ON_CPU, Products, capability, gated, shared_memory, stored
 
 
 def reference_gate(
@@ -80,7 +80,7 @@ def gate_kernel(
     P: tl.constexpr, C: tl.constexpr, X: tl.constexpr, TAPS: tl.constexpr, K: tl.constexpr,
     COND_PHASES: tl.constexpr, MEL_PHASE, MEL_ROW: tl.constexpr,
     BM: tl.constexpr, BG: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr, APPROXIMATE: tl.constexpr,
+    PRECISION: tl.constexpr, APPROXIMATE: tl.constexpr, TF32: tl.constexpr,
 ):  # fmt: skip
     """One tile: BM places of one phase by BG gate rows."""
     BLOCKS: tl.constexpr = 2 * C // BG
@@ -109,7 +109,7 @@ def gate_kernel(
         acc = tl.dot(a, tl.load(b_at), acc, input_precision=PRECISION)
     acc += tl.load(bias + rows)[None, :]
     t, s = tl.split(acc.reshape(BM, BG // 16, 2, 8).permute(0, 1, 3, 2))
-    out = gated(t, s, APPROXIMATE).reshape(BM, BG // 2)
+    out = stored(gated(t, s, APPROXIMATE), TF32).reshape(BM, BG // 2)
     channels = at % BLOCKS * (BG // 2) + tl.arange(0, BG // 2)
     target = acts + p.to(tl.int64) * N * C + places[:, None] * C + channels[None, :]
     tl.store(target, out.to(acts.dtype.element_ty), mask=(places < N)[:, None])
@@ -178,6 +178,7 @@ def options(
         "BK": depth,
         "PRECISION": DOT[products],
         "APPROXIMATE": products in ("fp16", "bf16") and capability != ON_CPU,
+        "TF32": products == "tf32",
         "num_warps": tile.warps,
         "num_stages": tile.stages,
     }

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastglow import noise as source
+from fastglow.kernels.common import Products, stored
 from fastglow.kernels.request import (
     AUDIO,
     FLAG,
@@ -167,7 +168,7 @@ def collect_kernel(request, planes, N, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit(do_not_specialize=["N", "TOTAL"])
 def frames_kernel(request, out, N, TOTAL, MELS: tl.constexpr, BANDS: tl.constexpr,
                   WIDE: tl.constexpr, SIZE: tl.constexpr, BEFORE: tl.constexpr,
-                  ROWS: tl.constexpr):  # fmt: skip
+                  TF32: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     """ROWS rows; WIDE is BANDS rounded up to a power of two."""
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     band = tl.arange(0, WIDE)
@@ -181,7 +182,7 @@ def frames_kernel(request, out, N, TOTAL, MELS: tl.constexpr, BANDS: tl.constexp
                     mask=(at >= 0)[:, None] & (band < MELS)[None, :], other=0.0)  # fmt: skip
     to = r.to(tl.int64)[:, None] * BANDS + band[None, :]
     kept = (band < BANDS)[None, :] & (to < TOTAL)
-    tl.store(out + to, value.to(out.dtype.element_ty), mask=kept)
+    tl.store(out + to, stored(value, TF32).to(out.dtype.element_ty), mask=kept)
 
 
 def options(size: int) -> dict[str, int]:
@@ -189,12 +190,14 @@ def options(size: int) -> dict[str, int]:
     return {"SIZE": size, "BLOCK": BLOCK, "num_warps": 8}
 
 
-def frames_options(mels: int, bands: int, size: int, before: int) -> dict[str, int]:
+def frames_options(
+    mels: int, bands: int, size: int, before: int, products: Products
+) -> dict[str, int]:
     """The compile-time arguments of :func:`frames_kernel`."""
     wide = triton.next_power_of_2(bands)
     return {
-        "MELS": mels, "BANDS": bands, "WIDE": wide, "SIZE": size, "BEFORE": before, "ROWS": ROWS,
-        "num_warps": 4,
+        "MELS": mels, "BANDS": bands, "WIDE": wide, "SIZE": size, "BEFORE": before,
+        "TF32": products == "tf32", "ROWS": ROWS, "num_warps": 4,
     }  # fmt: skip
 
 
@@ -223,7 +226,15 @@ def collect(request: Tensor, planes: Tensor) -> None:
 
 
 def frames(
-    request: Tensor, out: Tensor, *, places: int, mels: int, bands: int, size: int, before: int
+    request: Tensor,
+    out: Tensor,
+    *,
+    places: int,
+    mels: int,
+    bands: int,
+    size: int,
+    before: int,
+    products: Products,
 ) -> None:
     """Write all of ``out``: row ``before + n`` holds the frame of place n, others zeros.
 
@@ -235,8 +246,9 @@ def frames(
         bands: Numbers a row, at least as many.
         size: Samples a frame.
         before: Rows before the first place's.
+        products: That the windows are for.
     """
     rows = triton.cdiv(out.numel(), bands)
     frames_kernel[(triton.cdiv(rows, ROWS),)](
-        request, out, places, out.numel(), **frames_options(mels, bands, size, before)
+        request, out, places, out.numel(), **frames_options(mels, bands, size, before, products)
     )

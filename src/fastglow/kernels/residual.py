@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastglow.kernels.common import DOT, ON_CPU, Products, capability
+from fastglow.kernels.common import DOT, ON_CPU, Products, capability, stored
 
 
 def reference_residual(
@@ -55,7 +55,7 @@ def residual_kernel(
     C: tl.constexpr, W: tl.constexpr, O: tl.constexpr,  # noqa: E741
     FIRST: tl.constexpr, LAST: tl.constexpr,
     BM: tl.constexpr, BC: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, TF32: tl.constexpr,
 ):  # fmt: skip
     """One tile: BM places of one phase by BC channels, and the O output rows beside them.
 
@@ -93,6 +93,7 @@ def residual_kernel(
         acc += tl.load(bias + channels)[None, :]
         acc *= tl.load(mask + places, mask=inside, other=0.0)[:, None]
         target = x_next + p * N * C + here
+        acc = stored(acc, TF32)
         tl.store(target, acc.to(x_next.dtype.element_ty), mask=inside[:, None])
     if at % BLOCKS == 0:
         keep = inside[:, None] & (o < O)[None, :]
@@ -125,6 +126,7 @@ def options(
         "BO": triton.next_power_of_2(rows),
         "BK": 64 if half or capability == ON_CPU else 32,
         "PRECISION": DOT[products],
+        "TF32": products == "tf32",
         "num_warps": 4 if last or block == 64 else 8,
         "num_stages": _stages(products, capability),
         "maxnreg": 128 if half and block > 64 and not last else None,  # two blocks a processor

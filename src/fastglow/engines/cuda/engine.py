@@ -70,7 +70,7 @@ class CudaEngine:
         self._plan, self._device = plan, torch.device(device)
         dtype = STORAGE[precision]
         try:
-            packer = Packer(plan, dtype, self._device)
+            packer = Packer(plan, precision, self._device)
             self._flows = [packer.flow(k) for k in range(plan.config.n_flows)][::-1]
             self._layers = choose_layers(
                 packer.channels, packer.rows, precision, dtype, self._device
@@ -196,7 +196,7 @@ class CudaEngine:
             )
         buffers = self._pass(found[0].places)[0]
         steps = sum(counts) * self._workspace.phases
-        each = calls(self._flows, self._layers, buffers)
+        each = calls(self._packer, self._flows, self._layers, buffers)
         return launches(self._flows, each, self._packer, buffers, steps)
 
     def _here(self) -> AbstractContextManager[Any]:
@@ -292,7 +292,7 @@ class CudaEngine:
             self._workspace.grow(places)
         if places not in self._passes:
             buffers = self._workspace.buffers(places)
-            parts = (self._plan, self._packer, self._flows, self._layers, buffers)
+            parts = (self._packer, self._flows, self._layers, buffers)
             self._passes.add(places, buffers, inference(*parts))
         return self._passes.get(places)
 

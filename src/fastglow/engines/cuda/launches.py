@@ -10,7 +10,6 @@ from fastglow.engines.cuda.layers import Buffers, Call, Layers
 from fastglow.engines.cuda.pack import PackedFlow, Packer
 from fastglow.kernels.coupling import coupling, prepare
 from fastglow.kernels.latent import collect, frames, spread
-from fastglow.plan import Plan
 
 
 class Launch(NamedTuple):
@@ -30,37 +29,49 @@ class Launch(NamedTuple):
 
 
 def inference(
-    plan: Plan, packer: Packer, flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers
+    packer: Packer, flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers
 ) -> list[Call]:
     """Everything between a request and its audio.
 
     Args:
-        plan: For the sizes, as ``packer``.
         packer: What packed the flows.
         flows: In the order in which they run.
         layers: How a layer runs.
         buffers: What they work on.
     """
-    b, config, first = buffers, plan.config, flows[0]
+    b, plan, first, products = buffers, packer.plan, flows[0], packer.products
+    config = plan.config
     phases, group, places = b.planes.shape
     out: list[Call] = []
     if plan.conditioning == "phases":  # else the upsampled mel is there already
         size, before = phases * group, config.mel_taps - 1
         sizes = {"mels": config.n_mel_channels, "bands": packer.bands, "before": before}
-        out.append(partial(frames, b.request, b.mel, places=places, size=size, **sizes))
+        sizes |= {"places": places, "size": size}
+        out.append(partial(frames, b.request, b.mel, products=products, **sizes))
     out += [
         partial(spread, b.request, b.planes),
-        partial(prepare, b.planes, b.mask, b.given, channels=first.channels, swapped=first.swapped),
-        *calls(flows, layers, b),
+        partial(
+            prepare,
+            b.planes,
+            b.mask,
+            b.given,
+            channels=first.channels,
+            swapped=first.swapped,
+            products=products,
+        ),
+        *calls(packer, flows, layers, b),
         partial(collect, b.request, b.planes),
     ]
     return out
 
 
-def calls(flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers) -> list[Call]:
+def calls(
+    packer: Packer, flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers
+) -> list[Call]:
     """Each flow's layers and its coupling.
 
     Args:
+        packer: What packed the flows.
         flows: In the order in which they run.
         layers: How a layer runs.
         buffers: What they work on.
@@ -81,6 +92,7 @@ def calls(flows: Sequence[PackedFlow], layers: Layers, buffers: Buffers) -> list
                 swapped=flow.swapped,
                 next_channels=after.channels if after else 0,
                 next_swapped=after.swapped if after else False,
+                products=packer.products,
             )
         )
     return out

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastglow.engines.base import padded
+from fastglow.kernels.common import STORAGE, Products, narrowed
 from fastglow.plan import Plan
 
 Float64 = NDArray[np.float64]
@@ -65,6 +66,8 @@ class Packer:
     """Packs the flows of one plan.
 
     Attributes:
+        plan: Of the flows.
+        products: Precision of the layers' products.
         channels: C.
         given: W, channels of layer 0's input.
         rows: O, output rows, the same for all flows.
@@ -72,16 +75,17 @@ class Packer:
         window: K, columns of the conditioning.
     """
 
-    def __init__(self, plan: Plan, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, plan: Plan, products: Products, device: torch.device) -> None:
         """Bring the upsampling to the device, where it is multiplied with ``cond_layer``.
 
         Args:
             plan: What to pack.
-            dtype: Storage type.
+            products: Precision of the layers' products.
             device: Where to.
         """
         config = plan.config
-        self._plan, self._dtype, self._device = plan, dtype, device
+        self.plan, self.products, self._device = plan, products, device
+        self._dtype = STORAGE[products]
         widest = max(config.flow_channels)
         self.channels = padded(config.wn.n_channels, 64)
         self.given = padded(3 * (widest // 2) + 2, 64)
@@ -97,17 +101,17 @@ class Packer:
 
     def flow(self, k: int) -> PackedFlow:
         """Flow ``k``."""
-        plan, c = self._plan.flow(k, composed=False), self.channels
-        count, width = len(plan.gate), self._plan.config.wn.n_channels
+        plan, c = self.plan.flow(k, composed=False), self.channels
+        count, width = len(plan.gate), self.plan.config.wn.n_channels
         gates = [self._double(gate) for gate in plan.gate]
         weights = [self._slots(gates[0][..., :-1], gates[0][..., -1])]
-        weights += [self._pad(gate, -1, c).to(self._dtype) for gate in gates[1:]]
+        weights += [self._stored(self._pad(gate, -1, c)) for gate in gates[1:]]
         residual = torch.zeros(count, c, c, dtype=self._dtype, device=self._device)
         residual_bias = torch.zeros(count, c, device=self._device)
         output = torch.zeros(count, self.rows, c, dtype=self._dtype, device=self._device)
-        residual[:-1, :width, :width] = self._double(plan.residual)
+        residual[:-1, :width, :width] = self._stored(self._double(plan.residual))
         residual_bias[:-1, :width] = self._double(plan.residual_bias)
-        output[:, : plan.channels, :width] = self._double(plan.output)
+        output[:, : plan.channels, :width] = self._stored(self._double(plan.output))
         layers = tuple(
             PackedLayer(
                 weight=self._gate_rows(weights[i]).flatten(1),
@@ -132,6 +136,9 @@ class Packer:
     def _double(self, array: Float64) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
+    def _stored(self, tensor: Tensor) -> Tensor:
+        return narrowed(tensor, self.products)
+
     def _pad(self, tensor: Tensor, axis: int, size: int) -> Tensor:
         """Zeros at the end of one axis."""
         shape = list(tensor.shape)
@@ -150,19 +157,19 @@ class Packer:
 
         They meet [a high | a low | a high | 1 | 1]: a product in 16 bits as good as in fp32.
         """
-        high, bias_high = weight.to(self._dtype).double(), bias.to(self._dtype).double()
+        high, bias_high = (self._stored(part).double() for part in (weight, bias))
         rest = torch.stack([bias_high, bias - bias_high], dim=-1)
         columns = torch.cat([high, high, weight - high, rest], dim=-1)
-        return self._pad(columns, -1, self.given).to(self._dtype)
+        return self._stored(self._pad(columns, -1, self.given))
 
     def _conditioning(self, matrix: Float64) -> Tensor:
         """[P or 1, 2C, K]; of the phase form the product with the upsampling, newest tap last."""
-        config, rows = self._plan.config, self._double(matrix)
+        config, rows = self.plan.config, self._double(matrix)
         if self._upsampling is None:
             out = self._gate_rows(rows)[None]
         else:
             taps, bands = config.mel_taps, config.n_mel_channels
             composed = (rows @ self._upsampling).view(-1, config.phases, taps, bands).flip(2)
             spread = self._pad(composed, -1, self.bands).flatten(2)
-            out = self._gate_rows(spread.to(self._dtype)).transpose(0, 1)
-        return self._pad(out, -1, self.window).to(self._dtype).contiguous()
+            out = self._gate_rows(self._stored(spread)).transpose(0, 1)
+        return self._stored(self._pad(out, -1, self.window)).contiguous()
