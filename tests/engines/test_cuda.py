@@ -15,6 +15,7 @@ from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
 from fastglow.plan.evaluate import evaluate
 from fastglow.vocoder import Vocoder
+from fastglow.voices import FOLDER
 
 import interpreter
 from models import ODD, RAGGED, TINY, random_input, random_weights
@@ -81,13 +82,13 @@ def test_a_ragged_hop_runs_step_by_step(device: str) -> None:
 def test_every_launch_is_listed_with_its_cost(device: str) -> None:
     found = engine(SHORT, device)
     listed = found.kernels(3, 2)
-    assert len(listed) == SHORT.n_flows * (SHORT.wn.n_layers + 1)
-    assert [launch.name for launch in listed].count("coupling") == SHORT.n_flows
+    flow = ["layer"] * SHORT.wn.n_layers + ["coupling"]
+    names = ["frames", "spread", "prepare", *flow * SHORT.n_flows, "collect"]
+    assert [launch.name for launch in listed] == names
     for name, flop, moved, call in listed:
-        assert flop > 0
+        assert (flop > 0) == (name in flow)
         assert moved > 0
         call()
-        assert name in ("layer", "coupling")
 
 
 def test_a_row_has_the_same_bits_alone_in_a_batch_and_in_pieces(device: str) -> None:
@@ -232,12 +233,24 @@ class TestGpu:
 
     @pytest.mark.parametrize("precision", BARS)
     def test_the_shipped_voice_is_within_the_bars(self, precision: str) -> None:
+        """In the median of nine seeds: one alone says little, errors vary tenfold with it."""
+        from fastglow.bench.model import stored_model
+        from fastglow.bench.published import placed, published_graph
+
         v = Vocoder.load(device="cuda", precision=precision)  # type: ignore[arg-type]
-        mel = np.random.default_rng(0).normal(-5, 2, (80, 50)).astype(np.float32)
-        z = np.random.default_rng(1).standard_normal(v.config.samples(50))
-        expected = evaluate(v.engine._plan, mel.astype(np.float64), z, 0.6)  # type: ignore[attr-defined]
-        bar = 1e-4 if precision == "fp32" else BARS[precision]  # it amplifies rounding
-        assert relative(v.synthesize(mel, noise=z.astype(np.float32)), expected) < bar
+        weights = stored_model("glow-64").weights
+        graph = placed(published_graph(weights), "cuda", torch.float64).double()
+        mel = np.load(FOLDER / "demo" / "mel.npy").astype(np.float32)
+        errors = []
+        for seed in range(9):
+            z = (0.6 * normal(seed, v.config.samples(mel.shape[1]))).astype(np.float32)
+            given = (torch.from_numpy(a[None]).to("cuda", torch.float64) for a in (mel, z))
+            with torch.inference_mode():
+                expected = graph(*given)[0].cpu().numpy()
+            found = v.engine.infer(mel[None], z[None], [mel.shape[1]])[0]
+            errors.append(relative(found, expected))
+        bar = 1e-5 if precision == "fp32" else BARS[precision]  # it amplifies rounding
+        assert float(np.median(errors)) < bar
 
     @pytest.mark.parametrize("precision", BARS)
     def test_batches_buckets_and_pieces_have_the_solo_bits(self, precision: str) -> None:

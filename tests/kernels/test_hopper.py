@@ -52,6 +52,16 @@ def test_a_cubin_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert nvrtc.compile_cubin(source, "sm_90a") == code
 
 
+def test_bindings_without_the_library_are_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nvrtc.available()
+
+    def missing() -> None:
+        raise RuntimeError("Failed to dlopen libnvrtc.so.13")
+
+    monkeypatch.setattr(nvrtc.nvrtc, "nvrtcVersion", missing)
+    assert not nvrtc.available()
+
+
 def test_every_model_of_the_field_has_a_kernel_on_hopper_alone() -> None:
     for channels in (64, 128, 256, 512):
         assert hopper.supported(channels, 8, (9, 0))

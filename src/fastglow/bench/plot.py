@@ -78,7 +78,7 @@ def panels(cases: Sequence[Case]) -> list[tuple[str, str, list[Case]]]:
     if len(batches) > 1:
         for seconds in lengths:
             chosen = [case for case in cases if case.seconds == seconds]
-            found.append((f"{channels} channels, {seconds:.3g} s", BATCH, chosen))
+            found.append((f"{channels} channels, {round(seconds, 2):g} s", BATCH, chosen))
     return found
 
 
@@ -108,7 +108,7 @@ def _panel(axis: Axes, title: str, label: str, cases: Sequence[Case], names: Seq
         axis.plot(xs, ys, **_style(name, names))
     axis.set(title=title, xlabel=label, xscale="log", yscale="log")
     ticks = sorted({case.seconds if label == LENGTH else case.batch for case in cases})
-    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axis.set_xticks(ticks, [f"{round(tick, 2):g}" for tick in ticks])
     axis.xaxis.minorticks_off()
     for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
         which(FuncFormatter(lambda value, _: f"{value:,.3g}" if value < 1e3 else f"{value:,.0f}"))

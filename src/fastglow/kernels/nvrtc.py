@@ -27,6 +27,15 @@ def checked(result: tuple[Any, ...]) -> Any:
     return result[1] if len(result) == 2 else None
 
 
+def available() -> bool:
+    """Whether NVRTC's library is installed beside its bindings."""
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError:  # the bindings load it at the first call
+        return False
+    return True
+
+
 def compile_cubin(source: str, architecture: str) -> bytes:
     """Machine code of one source, from the disk if it was compiled before.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -20,11 +19,11 @@ from torch import Tensor
 from fastglow.engines.base import Float32, Noise
 from fastglow.engines.cuda.checks import check_shapes, explained
 from fastglow.engines.cuda.graphs import Passes
-from fastglow.engines.cuda.launches import Launch, calls, inference, launches
+from fastglow.engines.cuda.launches import Launch, holding, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
-from fastglow.engines.cuda.pieces import Axis, axes, cut, layout
-from fastglow.engines.cuda.workspace import Placed, Workspace, fill_upsampled
+from fastglow.engines.cuda.pieces import Axis, axes, cut
+from fastglow.engines.cuda.workspace import Layouts, Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
 from fastglow.kernels.request import words
@@ -32,7 +31,6 @@ from fastglow.noise import SeededNoise
 from fastglow.plan import Plan
 
 Precision = Literal["fp16", "bf16", "tf32", "fp32"]
-LAYOUTS = 64  # kept; the least recently used goes first
 WIDEST = 16_384  # places at once: at 256 channels 0.6 GB, and launches cost nothing any more
 FIELDS = 8  # or so many receptive fields, where a place is a step and not a mel frame
 WARM_FRAMES = (1, 300, 3000)  # lengths that meet every kernel
@@ -91,7 +89,7 @@ class CudaEngine:
             )
         graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
         self._passes = Passes(self._device, graphs)
-        self._layouts: OrderedDict[tuple[Axis, int], Placed] = OrderedDict()
+        self._layouts = Layouts(self._workspace.phases * plan.config.n_group, self._device)
         self._last: Placed | None = None  # what the buffers' mask and gaps were made for
         self._lock = threading.Lock()
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
@@ -169,7 +167,8 @@ class CudaEngine:
         audio, flag = held[:-1].view(len(mel), samples), held[-1:]
         pieces = cut(self._counts(lengths), self._widest, self._field)
         for axis in axes(pieces, self._widest, self._gap):
-            self._run(axis, mel, noise, audio, flag, lengths)
+            self._fill(axis, mel, noise, audio, flag, lengths)
+            self._pass(axis.places)[1]()
         return audio, flag
 
     def _counts(self, lengths: Sequence[int]) -> list[int]:
@@ -185,7 +184,7 @@ class CudaEngine:
                 self.infer_device(mel, source, [frames])
 
     def kernels(self, frames: int, batch: int) -> list[Launch]:
-        """Every launch of the flows of one inference, to be timed one by one."""
+        """Every launch of one inference, to be timed one by one."""
         counts = self._counts([frames] * batch)
         self._last = None  # what is launched from outside leaves its own traces
         found = list(axes(cut(counts, self._widest, self._field), self._widest, self._gap))
@@ -194,10 +193,15 @@ class CudaEngine:
                 f"{batch} x {frames} frames take {len(found)} passes of {self._widest} places; "
                 "kernels are measured in one: ask for less"
             )
+        samples = self.config.samples(frames)
+        mel = torch.zeros(batch, self.config.n_mel_channels, frames, device=self._device)
+        held = torch.zeros(2, batch * samples + 1, device=self._device)
+        noise, audio = (part[:-1].view(batch, samples) for part in held)
+        self._fill(found[0], mel, noise, audio, held[1, -1:], [frames] * batch)
         buffers = self._pass(found[0].places)[0]
         steps = sum(counts) * self._workspace.phases
-        each = calls(self._packer, self._flows, self._layers, buffers)
-        return launches(self._flows, each, self._packer, buffers, steps)
+        each = launches(self._packer, self._flows, self._layers, buffers, steps)
+        return [launch._replace(call=holding(launch.call, mel, held)) for launch in each]
 
     def _here(self) -> AbstractContextManager[Any]:
         """Makes the engine's GPU the one that kernels are launched on."""
@@ -238,7 +242,7 @@ class CudaEngine:
     def _to_device(self, array: Float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
-    def _run(
+    def _fill(
         self,
         axis: Axis,
         mel: Tensor,
@@ -247,9 +251,9 @@ class CudaEngine:
         flag: Tensor,
         lengths: Sequence[int],
     ) -> None:
-        """One axis: fill in the request, replay the bucket's graph."""
-        buffers, run = self._pass(axis.places)
-        places = self._placed(axis, audio.shape[1])
+        """Fill in the request of one axis, and what else depends on it."""
+        buffers = self._pass(axis.places)[0]
+        places = self._layouts.get(axis, audio.shape[1])
         if self._last is not places:  # else the mask is as it was
             buffers.mask.copy_(places.mask)
             buffers.bits.copy_(places.bits)
@@ -272,18 +276,6 @@ class CudaEngine:
             **drawn,
         )
         buffers.request[: len(request)].copy_(torch.from_numpy(request), non_blocking=True)
-        run()
-
-    def _placed(self, axis: Axis, samples: int) -> Placed:
-        """The axis on the device; a batch of the same lengths finds it there."""
-        key = (axis, samples)
-        if key not in self._layouts:
-            size = self._workspace.phases * self.config.n_group
-            self._layouts[key] = Placed.make(layout(axis, samples, size), self._device)
-            if len(self._layouts) > LAYOUTS:
-                self._layouts.popitem(last=False)
-        self._layouts.move_to_end(key)
-        return self._layouts[key]
 
     def _pass(self, places: int) -> tuple[Buffers, Call]:
         """The bucket's buffers, and what runs all flows on them."""
@@ -292,8 +284,8 @@ class CudaEngine:
             self._workspace.grow(places)
         if places not in self._passes:
             buffers = self._workspace.buffers(places)
-            parts = (self._packer, self._flows, self._layers, buffers)
-            self._passes.add(places, buffers, inference(*parts))
+            each = launches(self._packer, self._flows, self._layers, buffers, places)
+            self._passes.add(places, buffers, [launch.call for launch in each])
         return self._passes.get(places)
 
     def _drop(self) -> None:

@@ -137,8 +137,9 @@ def choose_layers(
     if device.type == "cuda" and products in ("fp16", "bf16"):
         try:
             from fastglow.kernels.hopper import supported
+            from fastglow.kernels.nvrtc import available
         except ImportError:  # a PyTorch without cuda.bindings
             return TritonLayers(products)
-        if supported(channels, rows, torch.cuda.get_device_capability(device)):
+        if available() and supported(channels, rows, torch.cuda.get_device_capability(device)):
             return HopperLayers(channels, dtype, device)
     return TritonLayers(products)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fastglow.engines.cuda.layers import Buffers
 from fastglow.engines.cuda.pack import Packer
-from fastglow.engines.cuda.pieces import Axis, Int64
+from fastglow.engines.cuda.pieces import Axis, Int64, layout
 from fastglow.kernels.request import WORDS
 from fastglow.plan import Plan
 from fastglow.plan.upsample import upsampled
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastglow.engines.cuda.layers import Layers
 
 ALIGN = 256  # bytes, between buffers
+LAYOUTS = 64  # kept; the least recently used goes first
 
 
 class Workspace:
@@ -131,6 +133,30 @@ class Placed:
         bits = np.packbits(inside, bitorder="little")
         arrays = (*places, inside.astype(np.float32), bits)
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+class Layouts:
+    """Axes on the device; a batch of lengths met before finds its own there."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        """Hold none yet.
+
+        Args:
+            size: Samples a place.
+            device: Where to.
+        """
+        self._size, self._device = size, device
+        self._kept: OrderedDict[tuple[Axis, int], Placed] = OrderedDict()
+
+    def get(self, axis: Axis, samples: int) -> Placed:
+        """An axis of rows of so many samples."""
+        key = (axis, samples)
+        if key not in self._kept:
+            self._kept[key] = Placed.make(layout(axis, samples, self._size), self._device)
+            if len(self._kept) > LAYOUTS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 def fill_upsampled(
