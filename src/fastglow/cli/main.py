@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastglow import __version__
-from fastglow.cli import bench, convert, demo, doctor, info, mel, vocode
+from fastglow.cli import bench, convert, demo, doctor, evaluate, info, mel, vocode
 from fastglow.errors import EngineError, FastglowError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command("info")(info.command)
 app.command("convert")(convert.command)
 app.command("demo")(demo.command)
 app.command("bench", epilog=bench.EPILOG)(bench.command)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.command)
 
 
 def run() -> None:

@@ -1,0 +1,1 @@
+"""How near generated speech comes to the recordings that it was made from."""
