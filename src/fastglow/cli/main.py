@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastglow import __version__
-from fastglow.cli import bench, convert, demo, doctor, evaluate, info, mel, vocode
+from fastglow.cli import bench, convert, demo, doctor, evaluate, export, info, mel, vocode
 from fastglow.errors import EngineError, FastglowError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command("doctor")(doctor.command)
 app.command("info")(info.command)
 app.command("convert")(convert.command)
 app.command("demo")(demo.command)
+app.add_typer(export.app, name="export")
 app.command("bench", epilog=bench.EPILOG)(bench.command)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.command)
 

@@ -1,0 +1,1 @@
+"""The rewritten network for other runtimes."""
