@@ -4,33 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
-from fastglow.errors import InputError
-from fastglow.training.data import Segments, read_folder, respeed, weighted
+from fastglow.training.check import Recording
+from fastglow.training.data import Segments, respeed
+from fastglow.training.settings import DataConfig
+from fastglow.training.start import make_segments
 
 
 def ramp(start: int, length: int) -> torch.Tensor:
     return torch.arange(start, start + length).to(torch.int16)
-
-
-def test_reads_a_folder(tmp_path: Path) -> None:
-    wave = np.arange(100, dtype=np.int16)
-    (tmp_path / "a").mkdir()
-    soundfile.write(tmp_path / "a" / "x.flac", wave, 8000)
-    soundfile.write(tmp_path / "y.wav", wave[::2], 8000)
-    found = read_folder(tmp_path, 8000)
-    assert list(found) == ["a/x.flac", "y.wav"]
-    np.testing.assert_array_equal(found["a/x.flac"], wave)
-    assert weighted(found, {"a/": 3.0}) == [3.0, 1.0]
-    with pytest.raises(InputError, match="expected mono at 16000"):
-        read_folder(tmp_path, 16000)
-    soundfile.write(tmp_path / "z.wav", np.zeros((10, 2)), 8000)
-    with pytest.raises(InputError, match="2 channels"):
-        read_folder(tmp_path, 8000)
-    with pytest.raises(InputError, match=r"no \.flac"):
-        read_folder(tmp_path / "nothing", 8000)
 
 
 def test_segments_are_pieces_mirrored_at_the_ends() -> None:
@@ -70,3 +53,13 @@ def test_respeed_moves_the_pitch(ratio: float) -> None:
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(4096)))
     assert np.argmax(spectrum) * 8000 / 4096 == pytest.approx(400 / ratio, abs=2)
     assert np.std(middle) == pytest.approx(8000 / np.sqrt(2), rel=0.02)
+
+
+def test_copies_at_other_speeds_are_drawn_less_often(waves: list[torch.Tensor]) -> None:
+    data = DataConfig(("x",), speeds=(0.5, 2.0), speed_weight=0.25)
+    segments = make_segments(
+        [Recording(Path("x.wav"), waves[0].numpy(), 1.0)], data, 512, 0, torch.device("cpu")
+    )
+    assert segments.wave.shape[0] == 8000 + 4000 + 16000
+    shares = torch.tensor([8000 - 511.0, 0.25 * (4000 - 511), 0.25 * (16000 - 511)])
+    torch.testing.assert_close(segments.edges.float(), shares.cumsum(0) / shares.sum())

@@ -5,7 +5,6 @@ On a GPU the same comparison runs in the kernels' own precision.
 
 import importlib
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,10 @@ def networks(case: dict[str, object], device: str) -> tuple[InverseNetwork, Inve
         torch.nn.init.normal_(flow.end_weight, std=0.2)
     kernels = InverseNetwork.from_tensors(plain.config, plain.to_tensors()).to(device)
     plain.fused = lambda mel: False  # type: ignore[method-assign]
-    kernels._couplings = partial(fused.couplings, kernels)  # type: ignore[method-assign]
+    flows = kernels.parameters_of_flows()
+    kernels._couplings = lambda mel: fused.couplings(  # type: ignore[method-assign]
+        kernels.config, flows, *kernels.conditioning(mel)
+    )
     kernels._mix = lambda x, w: fused.tall_product(x, w.T)  # type: ignore[method-assign]
     return plain, kernels
 

@@ -8,6 +8,7 @@ from scipy import signal
 
 from fastglow.audio.mel import filter_bank
 from fastglow.config import MelConfig
+from fastglow.errors import InputError
 from fastglow.training.losses import (
     LossConfig,
     Resolution,
@@ -95,3 +96,15 @@ def test_equal_audio_costs_nothing_and_silence_has_a_gradient() -> None:
     loss(silence, x)["loss"].backward()
     assert silence.grad is not None
     assert torch.isfinite(silence.grad).all()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LossConfig(resolutions=()),
+        LossConfig(resolutions=(Resolution(64, 16),), log_magnitude=0.0, convergence=0.0),
+    ],
+)
+def test_a_loss_of_nothing_is_refused(config: LossConfig) -> None:
+    with pytest.raises(InputError, match="no term"):
+        SpectralLoss(config, 8000)

@@ -1,1 +1,1 @@
-"""Training through the inverse: noise and mel in, audio out, spectral losses on the audio."""
+"""Training: settings, recordings, objectives, and the run that makes a voice of them."""

@@ -1,42 +1,11 @@
-"""Speech for training: a folder of audio as one array in device memory, and random segments."""
+"""Speech for training: recordings as one array in device memory, and random segments of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
-import soundfile
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-from fastglow.errors import InputError
-
-SUFFIXES = (".flac", ".wav")
-
-
-def read_folder(folder: Path, rate: int) -> dict[str, NDArray[np.int16]]:
-    """Every recording under a folder, by its path within it.
-
-    Raises:
-        InputError: There is none, or one is not mono at ``rate``.
-    """
-
-    def read(path: Path) -> tuple[str, NDArray[np.int16]]:
-        audio, found = soundfile.read(path, dtype="int16", always_2d=True)
-        if found != rate or audio.shape[1] != 1:
-            raise InputError(
-                f"{path}: {audio.shape[1]} channels at {found} Hz; expected mono at {rate} Hz"
-            )
-        return path.relative_to(folder).as_posix(), audio[:, 0]
-
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder}: no {' or '.join(SUFFIXES)} files")
-    with ThreadPoolExecutor(16) as pool:
-        return dict(pool.map(read, paths))
 
 
 def respeed(wave: Tensor, ratio: float, block: int = 4096) -> Tensor:
@@ -102,13 +71,3 @@ class Segments:
         start = self.first[file] + (u[1] * self.starts[file]).long()
         index = start[:, None] + torch.arange(self.length, device=device)
         return self.wave[index].float() / 32768
-
-
-def weighted(
-    recordings: Mapping[str, NDArray[np.int16]], weights: Mapping[str, float]
-) -> list[float]:
-    """The weight of each recording: that of the prefix of its name, else 1."""
-    return [
-        next((w for prefix, w in weights.items() if name.startswith(prefix)), 1.0)
-        for name in recordings
-    ]

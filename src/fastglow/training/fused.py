@@ -6,18 +6,17 @@ the 1x1 products stay in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from fastglow.config import WaveGlowConfig
 from fastglow.training import wn_launch
-
-if TYPE_CHECKING:
-    from fastglow.training.network import FlowParameters, InverseNetwork
+from fastglow.training.flow import FlowParameters
 
 FORWARD, BACKWARD = torch.float16, torch.bfloat16
 E = 16  # output columns of a layer, padded from at most 16 (tensor cores need 16)
@@ -136,14 +135,22 @@ class _WN(torch.autograd.Function):
         )  # fmt: skip
 
 
-def couplings(network: InverseNetwork, mel: Tensor) -> list[Callable[[Tensor], Tensor]]:
-    """For each flow, the function from the kept channels [B, T, half] to [B, T, 2 * half]."""
-    config = network.config
-    steps = mel.shape[2] * config.phases
-    frames = network.neighbours(mel).flatten(0, 1)
-    width = config.n_mel_channels * config.n_group
+def couplings(
+    config: WaveGlowConfig, flows: Sequence[FlowParameters], frames: Tensor, matrix: Tensor,
+    bias: Tensor,
+) -> list[Callable[[Tensor], Tensor]]:  # fmt: skip
+    """For each flow, the function from the kept channels [B, T, half] to [B, T, 2 * half].
+
+    Args:
+        config: Hyperparameters.
+        flows: Flow 0 first.
+        frames: [B, frames, taps * n_mel], each mel frame beside its predecessors.
+        matrix: [taps * n_mel, phases * n_mel * n_group], the upsampling.
+        bias: [n_mel * n_group], its bias.
+    """
+    steps = frames.shape[1] * config.phases
     cond_b, cond_f = _Upsample.apply(  # type: ignore[no-untyped-call]
-        frames, network.upsample_matrix(), network.conditioning_bias(), width
+        frames.flatten(0, 1), matrix, bias, config.n_mel_channels * config.n_group
     )
 
     def bind(p: FlowParameters) -> Callable[[Tensor], Tensor]:
@@ -159,7 +166,7 @@ def couplings(network: InverseNetwork, mel: Tensor) -> list[Callable[[Tensor], T
 
         return coupling
 
-    return [bind(flow) for flow in network.parameters_of_flows()]
+    return [bind(flow) for flow in flows]
 
 
 __all__ = ["couplings", "tall_product"]

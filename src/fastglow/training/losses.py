@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastglow.audio.mel import filter_bank
 from fastglow.config import MelConfig
+from fastglow.errors import InputError
 
 
 def frame(signal: Tensor, size: int, hop: int) -> Tensor:
@@ -58,7 +59,14 @@ def tacotron_mel(signal: Tensor, window: Tensor, filters: Tensor, hop: int) -> T
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """One STFT of the loss: its size, hop and number of mel bands (0: no mel term)."""
+    """One STFT of the loss.
+
+    Attributes:
+        n_fft: Samples of a frame.
+        hop: Samples between frames; divides ``n_fft``.
+        n_mels: Mel bands; 0 for no mel term.
+        fmax: Top of the mel bands in Hz; half the sampling rate if left out.
+    """
 
     n_fft: int
     hop: int
@@ -81,9 +89,9 @@ class LossConfig:
     """
 
     resolutions: tuple[Resolution, ...] = (
-        Resolution(512, 128),
+        Resolution(512, 128, 40),
         Resolution(1024, 256, 80, 8000.0),
-        Resolution(2048, 512),
+        Resolution(2048, 512, 160),
     )
     mel: float = 15.0
     log_magnitude: float = 2.5
@@ -98,11 +106,18 @@ class SpectralLoss(nn.Module):
     Source:
         Multi-resolution STFT: Yamamoto et al. 2020 (Parallel WaveGAN), section 2.2. Mel L1:
         Kong et al. 2020 (HiFi-GAN), section 2.4; at several scales: Kumar et al. 2023 (DAC).
+
+    Raises:
+        InputError: Nothing has a weight.
     """
 
     def __init__(self, config: LossConfig, rate: int) -> None:
         super().__init__()
         self.config = config
+        weights = [config.log_magnitude, config.convergence, config.compressed]
+        bands = any(r.n_mels for r in config.resolutions)
+        if not config.resolutions or not any([*weights, config.mel * bands]):
+            raise InputError("the spectral loss has no term; expected resolutions and weights")
         for i, r in enumerate(config.resolutions):
             self.register_buffer(f"window_{i}", torch.hann_window(r.n_fft), persistent=False)
             if r.n_mels:

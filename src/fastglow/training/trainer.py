@@ -1,10 +1,11 @@
-"""One run of training through the inverse: step, averages, checkpoints."""
+"""The step of training, with what carries over from step to step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,47 +14,54 @@ from torch import Tensor
 from fastglow.atomic import replacing
 from fastglow.errors import InputError
 from fastglow.training.data import Segments
+from fastglow.training.likelihood import Network, objective_of
 from fastglow.training.muon import Muon
-from fastglow.training.network import InverseNetwork
-from fastglow.training.objective import Objective, TrainConfig
+from fastglow.training.objective import TrainConfig
 
 PROJECT_EVERY = 100
 MATRICES = ("in_weight", "cond_weight", "res_weight", "skip_weight")
 
 
 class Trainer:
-    """A resumable run: ``step`` until done, ``save`` now and then.
+    """Training that can go on from a file: ``step`` until done, ``save`` now and then.
 
     A step's segments and noise depend on (seed, step, rank) alone. On CUDA the forward and
     backward passes are one graph and the update another, with the sum over devices between.
 
     Args:
-        network: Trained in place.
+        network: Trained in place; its kind says by which objective.
         segments: Where to draw from; its margin must be the objective's.
         config: How.
         rank: Of this process among ``world``.
         world: Processes, each with its device, through ``torch.distributed``.
         capture: Whether to use CUDA graphs.
+
+    Attributes:
+        done: Steps done.
+        skipped: [2], steps that were not finite: all of them, and those since the last good one.
     """
 
     def __init__(
-        self, network: InverseNetwork, segments: Segments, config: TrainConfig, rank: int = 0,
+        self, network: Network, segments: Segments, config: TrainConfig, rank: int = 0,
         world: int = 1, capture: bool = True,
     ) -> None:  # fmt: skip
         self.network, self.segments, self.config = network, segments, config
         self.rank, self.world = rank, world
         self.device = next(network.parameters()).device
-        self.objective = Objective(network, config).to(self.device)
-        if segments.length != config.segment + 2 * self.objective.margin:
+        self.objective = objective_of(network, config).to(self.device)
+        margin = self.objective.analysis.margin
+        if segments.length != config.segment + 2 * margin:
             raise InputError(
                 f"segments of {segments.length} samples; expected {config.segment} and a margin "
-                f"of {self.objective.margin} on both sides"
+                f"of {margin} on both sides"
             )
         self.done = 0
         self._flatten()
         self.learning_rate = torch.zeros((), device=self.device)
         self.optimizers = self._optimizers()
+        self.decay = torch.zeros((), device=self.device)
         self.running_norm = torch.zeros((), device=self.device)
+        self.skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
         self.generator = torch.Generator(self.device)
         self.terms: dict[str, Tensor] = {}
         size = config.batch
@@ -111,9 +119,10 @@ class Trainer:
         moved = torch.lerp(usual, torch.minimum(norm, 2 * usual), 0.02)
         self.running_norm.copy_(torch.where(fine, moved, self.running_norm))
         self.terms["norm"] = norm
+        self.skipped.add_(~fine).mul_(torch.stack([torch.ones_like(fine), ~fine]))
         for optimizer in self.optimizers:
             optimizer.step()
-        self.average.lerp_(self.weights, 1 - self.config.ema)
+        self.average.lerp_(self.weights, 1 - self.decay)
 
     def _capture(self) -> None:
         before = (self.weights.clone(), self.average.clone())
@@ -134,6 +143,7 @@ class Trainer:
         self.weights.copy_(before[0])
         self.average.copy_(before[1])
         self.running_norm.zero_()
+        self.skipped.zero_()
         for optimizer in self.optimizers:
             for state in optimizer.state.values():
                 for value in state.values():
@@ -147,11 +157,13 @@ class Trainer:
         gain = torch.where(u[0] < config.gain, 10 ** (-0.6 * u[1]), 1.0)
         self.audio.copy_(audio * gain)
         self.sigma.copy_(torch.where(u[2] < config.spread, u[3], config.sigma))
-        self.noise.normal_(generator=self.generator)
+        self.objective.fill(self.noise, self.generator)
 
     def step(self) -> dict[str, Tensor]:
         """One step; the returned scalars are overwritten by the next."""
         self.learning_rate.fill_(self.config.rate(self.done))
+        # A short average at first, lest it remember where training started.
+        self.decay.fill_(min(self.config.ema, (1 + self.done) / (10 + self.done)))
         self._draw(self.done)
         self._forward()
         if self.world > 1:
@@ -177,9 +189,9 @@ class Trainer:
             at += p.numel()
         return views
 
-    def averaged(self) -> InverseNetwork:
+    def averaged(self) -> Network:
         """A copy of the network with the averaged weights."""
-        network = InverseNetwork(self.network.config).to(self.device)
+        network = type(self.network)(self.network.config).to(self.device)
         network.load_state_dict(self._views(self.average))
         return network
 
@@ -188,10 +200,12 @@ class Trainer:
         return {
             "model_config": self.network.config.to_dict(),
             "train_config": asdict(self.config),
+            "objective": type(self.objective).__name__,
             "done": self.done,
             "weights": self.weights,
             "average": self.average,
             "running_norm": self.running_norm,
+            "skipped": self.skipped,
             "optimizers": [
                 [dict(optimizer.state[p]) for p in _members(optimizer)]
                 for optimizer in self.optimizers
@@ -202,12 +216,18 @@ class Trainer:
         """Go on from a saved state.
 
         Raises:
-            InputError: It is of another model.
+            InputError: It is of another model or objective.
         """
         if state["model_config"] != self.network.config.to_dict():
             raise InputError("the training state is of a model with other hyperparameters")
+        mine = self.state_dict()
+        if (state["objective"], len(state["optimizers"])) != (
+            mine["objective"],
+            len(mine["optimizers"]),
+        ):
+            raise InputError("the training state is of another objective or another train.muon")
         self.done = int(state["done"])
-        for name in ("weights", "average", "running_norm"):
+        for name in ("weights", "average", "running_norm", "skipped"):
             getattr(self, name).copy_(state[name])
         for optimizer, states in zip(self.optimizers, state["optimizers"], strict=True):
             for p, values in zip(_members(optimizer), states, strict=True):
@@ -223,9 +243,24 @@ class Trainer:
         with replacing(path) as (part,):
             torch.save(self.state_dict(), part)
 
-    def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote, without executing anything in it."""
-        self.load_state_dict(torch.load(path, map_location=self.device, weights_only=True))
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read what :meth:`save` wrote, without executing anything in it.
+
+        Returns:
+            The :class:`TrainConfig` that it was written under, as a dictionary.
+
+        Raises:
+            InputError: It is damaged, or of another model or objective.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.load_state_dict(state)
+            return dict(state["train_config"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (UnpicklingError, OSError, RuntimeError, EOFError, LookupError, TypeError) as error:
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            raise InputError(f"{path}: cannot be read as a training state ({reason})") from None
 
 
 def limit_conditioning(matrix: Tensor, floor: float) -> Tensor:
@@ -244,4 +279,4 @@ def _members(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _decays(name: str) -> bool:
-    return not name.endswith(("bias", "mixing"))
+    return not name.endswith(("bias", "mixing")) and not name.startswith("convinv.")

@@ -10,7 +10,7 @@ rows of 64 channels on an H200 with one block a processor: forward 17 us, backwa
 Forward tensors are fp16 and gradients bf16: bf16 in the forward pass would put a noise floor of
 -50 dB under the audio, which the network cannot train away; fp16 gradients would need scaling.
 
-Oracle: :func:`fastglow.training.network.layer`.
+Oracle: :func:`fastglow.training.flow.layer`.
 """
 
 from __future__ import annotations
