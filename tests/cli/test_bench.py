@@ -2,12 +2,11 @@
 
 import importlib.util
 import json
-import sys
+from functools import partial
 
 import pytest
 
 from fastglow.checkpoint import save_safetensors
-from fastglow.cli import main
 
 from models import TINY, random_weights
 
@@ -20,20 +19,12 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
+def cli(monkeypatch, tmp_path, fastglow_command):
     """Runs `fastglow bench ...` in an empty folder: (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fastglow.bench.rounds.MOST", 1)
     monkeypatch.setattr("fastglow.bench.devices.CPU_SIZE", 128)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fastglow", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.run()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
+    return partial(fastglow_command, "bench")
 
 
 def test_a_sweep_is_measured_shown_written_and_drawn(cli, model, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 import soundfile
 
 from fastglow.checkpoint import load_weights, save_safetensors
-from fastglow.cli import main
 from fastglow.vocoder import Vocoder
 
 from models import TINY, random_weights
@@ -23,18 +22,10 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
+def cli(monkeypatch, tmp_path, fastglow_command):
     """Runs `fastglow ...` in an empty folder: (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fastglow", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.run()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
+    return fastglow_command
 
 
 @pytest.fixture

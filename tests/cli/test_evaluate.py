@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import soundfile
 
 from fastglow.audio import mel_spectrogram, read_audio
 from fastglow.checkpoint import save_safetensors
-from fastglow.cli import main
 from fastglow.evaluate import libraries
 from fastglow.evaluate.scores import Judge
 from fastglow.vocoder import Vocoder
@@ -30,19 +30,11 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
+def cli(monkeypatch, tmp_path, fastglow_command):
     """Runs `fastglow evaluate ...` in an empty folder: (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "distillmos", None)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fastglow", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.run()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
+    return partial(fastglow_command, "evaluate")
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 
 from fastglow.checkpoint import load_weights
-from fastglow.cli import main
 
 torch = pytest.importorskip("torch")
 RATE = 8000
@@ -73,17 +72,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
+def cli(fastglow_command):
     """Runs `fastglow ...`: (status, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fastglow", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main.run()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
+    return fastglow_command
 
 
 def log(folder, kind):

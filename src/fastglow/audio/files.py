@@ -17,6 +17,7 @@ from fastglow.atomic import write_whole
 from fastglow.audio.mel import RATES, Float32, resample
 from fastglow.errors import EngineError, InputError
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # taken for audio where a folder is named
 WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}  # bytes a sample
 MAX_WAV = 2**32 - 64  # bytes of samples: RIFF counts in 32 bits
 BLOCK = 1 << 20  # samples at a time

@@ -76,7 +76,7 @@ def command(
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Griffin-Lim from the same mel.")
     ] = True,
-    sigma: Annotated[float, typer.Option(help="Scale of the noise.", min=0.0)] = 0.6,
+    sigma: options.Sigma = 0.6,
     seed: Annotated[int, typer.Option(help="The same seed gives the same figures.", min=0)] = 0,
     denoise: Annotated[
         float, typer.Option(help="Strength of the bias denoiser, as in vocode.", min=0.0)
@@ -106,13 +106,14 @@ def command(
     """
     from fastglow import __version__
     from fastglow.arguments import check_settings
-    from fastglow.cli.inputs import AUDIO_SUFFIXES, find_sources
+    from fastglow.audio.files import AUDIO_SUFFIXES
+    from fastglow.cli.inputs import find_sources
     from fastglow.evaluate import libraries
     from fastglow.evaluate.record import Result
     from fastglow.noise import check_seed
 
     for name in libraries.METRICS:
-        libraries.library(name)
+        libraries.optional(name)
     check_settings(sigma, denoise)
     check_seed(seed)
     _check_outputs(json_file, report)
@@ -147,7 +148,7 @@ def _check_outputs(json_file: Path | None, report: Path | None) -> None:
     if report:
         if report.suffix.lower() != ".html":
             raise InputError(f"--report {report}: expected a name ending in .html")
-        libraries.library("matplotlib")
+        libraries.optional("matplotlib")
     for path in filter(None, (json_file, report)):
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
@@ -182,8 +183,8 @@ def _from_files(
     folder: Path, model: str | None, loading: dict[str, Any]
 ) -> tuple[WaveGlowConfig, Generate, dict[str, Any]]:
     """The same for files that are there; the model only says what its mels are."""
+    from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.checkpoint import load_weights
-    from fastglow.cli.inputs import AUDIO_SUFFIXES
     from fastglow.evaluate.run import generated_files
     from fastglow.voices import find_voice
 

@@ -23,8 +23,9 @@ def command(
     """Make Tacotron 2 mel spectrograms (.npy, natural log) as the model expects them."""
     from fastglow.atomic import make_folder
     from fastglow.audio import mel_spectrogram, read_audio, write_mel
+    from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.checkpoint import load_weights
-    from fastglow.cli.inputs import AUDIO_SUFFIXES, plan_tasks
+    from fastglow.cli.inputs import plan_tasks
     from fastglow.cli.progress import Progress
     from fastglow.errors import FastglowError
     from fastglow.voices import find_voice

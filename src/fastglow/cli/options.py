@@ -47,5 +47,6 @@ Conditioning = Annotated[
     str,
     typer.Option(help="auto, phases or published: the form of the conditioning. See info."),
 ]
+Sigma = Annotated[float, typer.Option(help="Scale of the noise.", min=0.0)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]

@@ -32,7 +32,7 @@ examples:
 
   fastglow train train.toml --init glow-64 --steps 3000       tune the shipped voice
 
-  torchrun --nproc-per-node 4 --no-python fastglow train train.toml       four GPUs
+  torchrun --nproc-per-node 4 -m fastglow train train.toml    four GPUs
 
   fastglow vocode recording.wav -m runs/my-voice/voice        hear it
 

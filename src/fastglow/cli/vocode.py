@@ -51,7 +51,7 @@ def command(
     list_file: Annotated[
         Path | None, typer.Option("--list", help="A text file with one input path a line.")
     ] = None,
-    sigma: Annotated[float, typer.Option(help="Scale of the noise.", min=0.0)] = 0.6,
+    sigma: options.Sigma = 0.6,
     seed: Annotated[int, typer.Option(help="The same seed gives the same audio.", min=0)] = 0,
     denoise: Annotated[
         float, typer.Option(help="Strength of the bias denoiser; try 0.01 to 0.1.", min=0.0)
@@ -80,8 +80,9 @@ def command(
     """
     from fastglow.arguments import check_settings
     from fastglow.audio import check_audio_format, check_mel_scale
+    from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.audio.mels import SUFFIXES
-    from fastglow.cli.inputs import AUDIO_SUFFIXES, plan_tasks, read_list
+    from fastglow.cli.inputs import plan_tasks, read_list
     from fastglow.noise import check_seed
     from fastglow.vocoder import Vocoder
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastglow.audio.mel import Float32, filter_bank
 from fastglow.config import WaveGlowConfig
-from fastglow.evaluate.libraries import library, padding_quietly
+from fastglow.evaluate.libraries import optional, padding_quietly
 
 ITERATIONS = 60
 
@@ -27,7 +27,7 @@ def griffin_lim(mel: Float32, config: WaveGlowConfig, samples: int, seed: int = 
         (momentum 0.99).
     """
     bank = filter_bank(config.mel, config.n_mel_channels, config.sampling_rate)
-    librosa = library("librosa")
+    librosa = optional("librosa")
     magnitude = librosa.util.nnls(np.asarray(bank), np.exp(mel.astype(np.float64)))
     with padding_quietly():
         audio = librosa.griffinlim(

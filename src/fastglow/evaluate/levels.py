@@ -10,7 +10,7 @@ import numpy as np
 
 from fastglow.audio.mel import hann
 from fastglow.errors import InputError
-from fastglow.evaluate.libraries import library
+from fastglow.evaluate.libraries import optional
 from fastglow.evaluate.metrics import Wave, wideband
 
 LINES = 3  # whistles that are measured
@@ -89,7 +89,7 @@ def mos_predictor() -> Mos:
     Source: Stahl and Gamper, "Distillation and Pruning for Scalable Self-Supervised
         Representation-Based Speech Quality Assessment", ICASSP 2025. Resampled to 16 kHz.
     """
-    torch, module = (library(name, "distillmos") for name in ("torch", "distillmos"))
+    torch, module = (optional(name, "distillmos") for name in ("torch", "distillmos"))
     with redirect_stdout(io.StringIO()):  # it prints where its weights lie
         network = module.ConvTransformerSQAModel().eval()
 

@@ -15,7 +15,7 @@ METRICS = ("librosa", "numpy", "pesq", "pystoi", "scipy", "soxr")
 MOS = ("distillmos", "torch")
 
 
-def library(name: str, source: str = "'fastglow[evaluate]'") -> Any:
+def optional(name: str, source: str = "'fastglow[evaluate]'") -> Any:
     """An optional module.
 
     Args:

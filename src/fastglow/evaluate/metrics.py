@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastglow.audio.mel import mel_spectrogram, resample
 from fastglow.config import MelConfig, WaveGlowConfig
-from fastglow.evaluate.libraries import library, padding_quietly
+from fastglow.evaluate.libraries import optional, padding_quietly
 
 Wave = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]
@@ -45,7 +45,7 @@ def pesq_wb(original: Wave, generated: Wave, rate: int) -> float | None:
 
     Source: ITU-T P.862.2, as the package ``pesq`` runs it.
     """
-    module = library("pesq")
+    module = optional("pesq")
     found = []
     for true, heard in zip(wideband(original, rate), wideband(generated, rate), strict=True):
         if not _silent(true) and not _silent(heard):
@@ -75,7 +75,7 @@ def stoi(original: Wave, generated: Wave, rate: int) -> float | None:
 
     Source: Taal et al., IEEE TASLP 19(7), 2011, as the package ``pystoi`` computes it.
     """
-    module = library("pystoi")
+    module = optional("pystoi")
     if _silent(original) or _silent(generated):
         return None
     with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def mcd(original: Wave, generated: Wave, rate: int) -> float:
         upsample_kernel=n_fft,
         mel=MelConfig(n_fft=n_fft, win_length=n_fft, fmax=8000.0),
     )
-    transform = library("scipy.fft").dct
+    transform = optional("scipy.fft").dct
     mels = [mel_spectrogram(wave, rate, config=config) for wave in (original, generated)]
     difference = mels[0].astype(np.float64) - mels[1]
     cepstra = transform(difference, axis=0)[1 : CEPSTRA + 1] / len(difference)  # [13, frames]
@@ -163,7 +163,7 @@ def multi_resolution_stft(original: Wave, generated: Wave) -> float | None:
 def _magnitude(wave: Wave, n_fft: int, hop: int, window: int) -> Float64:
     """STFT magnitudes [bins, frames], floored."""
     with padding_quietly():
-        spectrum = library("librosa").stft(
+        spectrum = optional("librosa").stft(
             wave.astype(np.float64), n_fft=n_fft, hop_length=hop, win_length=window
         )
     power = spectrum.real**2 + spectrum.imag**2
@@ -188,7 +188,7 @@ def pitch(wave: Wave, rate: int) -> Float64:
         return np.full(wave.size // (frame // 8) + 1, np.nan)
     low, high = PITCHES
     with padding_quietly():
-        found, _, _ = library("librosa").pyin(
+        found, _, _ = optional("librosa").pyin(
             wave, fmin=low, fmax=high, sr=rate, frame_length=frame, hop_length=frame // 8
         )
     return np.asarray(found, dtype=np.float64)

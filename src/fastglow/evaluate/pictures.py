@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fastglow.evaluate.libraries import library
+from fastglow.evaluate.libraries import optional
 from fastglow.evaluate.record import Result
 from fastglow.evaluate.scores import ORIGINAL, VOICE, Metric
 from fastglow.evaluate.table import label
@@ -101,7 +101,7 @@ def _strip(axis: Axes, result: Result, metric: Metric) -> None:
 def _levels(wave: NDArray[np.float32]) -> NDArray[np.float64]:
     """DB [bins, frames]."""
     padded = np.pad(wave, (0, max(0, WINDOW - wave.size)))
-    spectrum = library("librosa").stft(padded, n_fft=WINDOW, hop_length=HOP)
+    spectrum = optional("librosa").stft(padded, n_fft=WINDOW, hop_length=HOP)
     return np.asarray(20 * np.log10(np.maximum(np.abs(spectrum), 1e-5)))
 
 

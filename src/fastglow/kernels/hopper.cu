@@ -47,9 +47,8 @@ __device__ __forceinline__ void fence_staging() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// Leaves the activations in a stage, whose address it returns. ONE: stages come back at once, because
-// with one tile loading bounds it; else a step late, so that the tensor cores never pause.
-template <bool ONE>
+// Leaves the activations in a stage, whose address it returns. Stages come back a step late, so that
+// the tensor cores never pause.
 __device__ __forceinline__ u32 gate(const Params &p, const Block &b, Ring &ring, int i, int group, int thread) {
   const int lane = thread & 31, warp = thread >> 5, steps = p.taps * p.x_blocks + p.mel_blocks;
   float acc[MT][NT / 2] = {}, bias_a[MT], bias_b[MT];
@@ -71,18 +70,13 @@ __device__ __forceinline__ u32 gate(const Params &p, const Block &b, Ring &ring,
       for (int q = 0; q < 4; ++q)
         mma_gate(acc[m], operand(at + (group * MT + m) * 64 * ROW + 32 * q), operand(at + A_BYTES + 32 * q));
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    if (ONE) {
-      asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-      give_back(b, ring.stage, thread, 1);
-    } else {
-      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-      if (before >= 0) give_back(b, before, thread, 1);
-      before = ring.stage;
-    }
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+    if (before >= 0) give_back(b, before, thread, 1);
+    before = ring.stage;
   }
 #pragma unroll
   for (int m = 0; m < MT; ++m) mma_wait_gate(acc[m]);
-  if (!ONE) give_back(b, before, thread, 1);
+  give_back(b, before, thread, 1);
 
   u32 v[MT][NT / 8];
 #pragma unroll
@@ -254,11 +248,11 @@ extern "C" __global__ void __launch_bounds__(384, 1) layer(const __grid_constant
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     Ring ring;
     if (ONE_TILE && one) {
-      const u32 staging = gate<true>(p, b, ring, 0, group, thread);
+      const u32 staging = gate(p, b, ring, 0, group, thread);
       if (!p.last) residual_of_one(p, b, ring, staging, group, thread);
     } else {
       for (int i = 0; i <= b.tiles; ++i) {
-        if (i < b.tiles) gate<false>(p, b, ring, i, group, thread);
+        if (i < b.tiles) gate(p, b, ring, i, group, thread);
         if (i > 0 && !p.last) residual(p, b, ring, i - 1, group, thread);
       }
     }

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastglow.audio.files import AUDIO_SUFFIXES
 from fastglow.errors import InputError
 
-AUDIO = (".wav", ".flac", ".ogg", ".mp3")
 LISTS = (".txt", ".tsv")
 PATH_COLUMNS = ("path", "file")  # of a table whose first line names its columns
 
@@ -43,11 +43,13 @@ def find_sources(named: Iterable[str], base: Path) -> list[Source]:
 def _expand(place: Path) -> Iterator[Source]:
     suffix = place.suffix.lower()
     if place.is_dir():
-        paths = sorted(p for p in place.rglob("*") if p.suffix.lower() in AUDIO and p.is_file())
+        paths = sorted(
+            p for p in place.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
+        )
         if not paths:
-            raise InputError(f"{place}: the folder holds no {', '.join(AUDIO)} file")
+            raise InputError(f"{place}: the folder holds no {', '.join(AUDIO_SUFFIXES)} file")
         yield from map(Source, paths)
-    elif suffix in AUDIO:
+    elif suffix in AUDIO_SUFFIXES:
         yield Source(place)  # whether it can be read is the check's to tell
     elif suffix in LISTS:
         yield from _read_list(place)
@@ -55,7 +57,8 @@ def _expand(place: Path) -> Iterator[Source]:
         raise InputError(f"{place}: no such file or folder")
     else:
         raise InputError(
-            f"{place}: cannot tell what this is; expected a folder, {', '.join(AUDIO + LISTS)}"
+            f"{place}: cannot tell what this is; expected a folder or "
+            f"{', '.join(AUDIO_SUFFIXES + LISTS)}"
         )
 
 

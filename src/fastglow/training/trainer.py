@@ -119,6 +119,7 @@ class Trainer:
         moved = torch.lerp(usual, torch.minimum(norm, 2 * usual), 0.02)
         self.running_norm.copy_(torch.where(fine, moved, self.running_norm))
         self.terms["norm"] = norm
+        self.learning_rate.mul_(fine)  # momentum and decay would move the weights all the same
         self.skipped.add_(~fine).mul_(torch.stack([torch.ones_like(fine), ~fine]))
         for optimizer in self.optimizers:
             optimizer.step()

@@ -90,7 +90,7 @@ class CudaEngine:
         graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
         self._passes = Passes(self._device, graphs)
         self._layouts = Layouts(self._workspace.phases * plan.config.n_group, self._device)
-        self._last: Placed | None = None  # what the buffers' mask and gaps were made for
+        self._last: Placed | None = None  # what the buffers' mask was made for
         self._lock = threading.Lock()
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         self.description = (
@@ -167,8 +167,9 @@ class CudaEngine:
         audio, flag = held[:-1].view(len(mel), samples), held[-1:]
         pieces = cut(self._counts(lengths), self._widest, self._field)
         for axis in axes(pieces, self._widest, self._gap):
-            self._fill(axis, mel, noise, audio, flag, lengths)
-            self._pass(axis.places)[1]()
+            buffers, run = self._pass(axis.places)
+            self._fill(buffers, axis, mel, noise, audio, flag, lengths)
+            run()
         return audio, flag
 
     def _counts(self, lengths: Sequence[int]) -> list[int]:
@@ -186,7 +187,6 @@ class CudaEngine:
     def kernels(self, frames: int, batch: int) -> list[Launch]:
         """Every launch of one inference, to be timed one by one."""
         counts = self._counts([frames] * batch)
-        self._last = None  # what is launched from outside leaves its own traces
         found = list(axes(cut(counts, self._widest, self._field), self._widest, self._gap))
         if len(found) > 1:
             raise InputError(
@@ -197,8 +197,8 @@ class CudaEngine:
         mel = torch.zeros(batch, self.config.n_mel_channels, frames, device=self._device)
         held = torch.zeros(2, batch * samples + 1, device=self._device)
         noise, audio = (part[:-1].view(batch, samples) for part in held)
-        self._fill(found[0], mel, noise, audio, held[1, -1:], [frames] * batch)
-        buffers = self._pass(found[0].places)[0]
+        buffers, _ = self._pass(found[0].places)
+        self._fill(buffers, found[0], mel, noise, audio, held[1, -1:], [frames] * batch)
         steps = sum(counts) * self._workspace.phases
         each = launches(self._packer, self._flows, self._layers, buffers, steps)
         return [launch._replace(call=holding(launch.call, mel, held)) for launch in each]
@@ -244,6 +244,7 @@ class CudaEngine:
 
     def _fill(
         self,
+        buffers: Buffers,
         axis: Axis,
         mel: Tensor,
         noise: Tensor | SeededNoise,
@@ -252,7 +253,6 @@ class CudaEngine:
         lengths: Sequence[int],
     ) -> None:
         """Fill in the request of one axis, and what else depends on it."""
-        buffers = self._pass(axis.places)[0]
         places = self._layouts.get(axis, audio.shape[1])
         if self._last is not places:  # else the mask is as it was
             buffers.mask.copy_(places.mask)
