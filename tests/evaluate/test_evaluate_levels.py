@@ -41,6 +41,26 @@ def test_no_line_where_there_is_nothing_to_measure():
     assert None not in levels.whistles(noise(0.1)[:4096])
 
 
+def test_noise_and_speech_do_not_hum():
+    assert levels.hop_hum(noise(0.1, 20), 256) == pytest.approx(0, abs=0.3)
+    assert levels.hop_hum(speech(3.0), 256) == pytest.approx(0, abs=1.0)
+    assert levels.hop_hum(noise(0.1)[:4095], 256) is None
+    assert levels.hop_hum(np.zeros(RATE), 256) == 0
+
+
+@pytest.mark.parametrize("hop", [256, 200])
+def test_what_repeats_every_hop_hums(hop):
+    sigma, amplitude = 0.01, 0.02
+    clicks = np.where(np.arange(RATE * 10) % hop == 0, amplitude * hop / 2, 0)  # all lines at once
+    # A tone's bin has (A N / 4)^2; the mean log of noise is 3/8 N s^2 less Euler's constant.
+    expected = (
+        10 * math.log10(amplitude**2 * 16 * hop / (6 * sigma**2))
+        + 10 * math.log10(math.e) * np.euler_gamma
+    )
+    assert levels.hop_hum(clicks + noise(sigma, 10), hop) == pytest.approx(expected, abs=0.5)
+    assert abs(levels.hop_hum(clicks + noise(sigma, 10), 7 * hop // 5 + 1)) < 3
+
+
 @pytest.mark.parametrize("sigma", [1e-4, 0.1])
 def test_the_noise_floor_is_the_level_of_the_noise_between_words(sigma):
     steady = noise(sigma)

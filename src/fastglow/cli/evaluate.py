@@ -49,6 +49,9 @@ metrics:
   line 1-3  WaveGlow's whistles: dB of the tones at 1/8, 2/8 and 3/8 of the
   rate over what is around them; near the original's is good
 
+  hum       dB of the multiples of rate / hop over what lies between them:
+  where the mel stands still, a weak vocoder repeats itself every hop
+
   floor     dB of the quietest 5 % of the frames: hiss between the words
 
   peak      largest magnitude; above 1 a PCM file clips it

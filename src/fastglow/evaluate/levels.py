@@ -1,4 +1,4 @@
-"""What can be said of one signal alone: whistles, noise floor, peak, predicted opinion."""
+"""What can be said of one signal alone: lines, noise floor, peak, predicted opinion."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from fastglow.audio.mel import hann
 from fastglow.errors import InputError
-from fastglow.evaluate.libraries import optional
+from fastglow.evaluate.libraries import importable, optional
 from fastglow.evaluate.metrics import Wave, wideband
 
 LINES = 3  # whistles that are measured
 WINDOW = 4096  # samples, about, of the long-term average spectrum
+HUM_HOPS = 16  # hops in a window of the hum: lines 16 bins apart
 NEAR, FAR = 3, 24  # bins from a line to its neighbours, outside the window's main lobe
 FRAME, HOP = 1024, 256  # samples of the noise floor's frames
 QUIETEST = 5  # per cent of the frames
@@ -56,6 +57,33 @@ def whistles(wave: Wave, group: int = 8) -> tuple[float | None, ...]:
     return tuple(found)
 
 
+def hop_hum(wave: Wave, hop: int) -> float | None:
+    """How far the multiples of rate / hop stand out of what lies halfway between them.
+
+    Where the mel stands still, a vocoder that makes no use of its noise repeats itself every hop:
+    noise and consonants turn into a hum of these lines.
+
+    Args:
+        wave: [samples].
+        hop: Samples a mel frame.
+
+    Returns:
+        dB, the mean over Hann windows of 16 hops and over all lines of the level on the line less
+        that halfway to the next: 0 for noise and for recordings. None if the signal is shorter than
+        a window.
+    """
+    size = HUM_HOPS * hop
+    if wave.size < size:
+        return None
+    window = hann(size, size)
+    lines = np.arange(HUM_HOPS, size // 2 - HUM_HOPS, HUM_HOPS)
+    levels = []
+    for start in range(0, wave.size - size + 1, size // 4):
+        power = np.abs(np.fft.rfft(wave[start : start + size] * window)) ** 2 + 1e-20
+        levels.append(np.log10(power[lines] / power[lines + HUM_HOPS // 2]).mean())
+    return float(10 * np.mean(levels))
+
+
 def noise_floor(wave: Wave) -> float:
     """The level that 5 % of the frames stay under: what is heard between the words.
 
@@ -89,7 +117,9 @@ def mos_predictor() -> Mos:
     Source: Stahl and Gamper, "Distillation and Pruning for Scalable Self-Supervised
         Representation-Based Speech Quality Assessment", ICASSP 2025. Resampled to 16 kHz.
     """
-    torch, module = (optional(name, "distillmos") for name in ("torch", "distillmos"))
+    torch = optional("torch", "distillmos")
+    with importable("torchaudio"):  # which only distillmos' own command line needs
+        module = optional("distillmos", "distillmos")
     with redirect_stdout(io.StringIO()):  # it prints where its weights lie
         network = module.ConvTransformerSQAModel().eval()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 from fastglow.errors import InputError
@@ -30,6 +32,20 @@ def optional(name: str, source: str = "'fastglow[evaluate]'") -> Any:
     except (ImportError, OSError) as error:  # OSError: a shared object that does not load
         package = name.partition(".")[0]
         raise InputError(f"evaluate needs {package} ({error}): pip install {source}") from None
+
+
+@contextmanager
+def importable(name: str) -> Iterator[None]:
+    """Lets others import a module that is not needed, with nothing in it if it is not there."""
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError):
+        sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        if not hasattr(sys.modules[name], "__file__"):
+            del sys.modules[name]
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -53,6 +53,7 @@ METRICS = (
     Metric("whistle_1", "line 1", "whistle, 1st line", "dB", "as original", 1, alone=True),
     Metric("whistle_2", "line 2", "whistle, 2nd line", "dB", "as original", 1, alone=True),
     Metric("whistle_3", "line 3", "whistle, 3rd line", "dB", "as original", 1, alone=True),
+    Metric("hop_hum", "hum", "hum of the hop", "dB", "as original", 1, alone=True),
     Metric("noise_floor", "floor", "noise floor", "dB", "as original", 1, alone=True),
     Metric("peak", "peak", "peak", "", "as original", 2, alone=True),
 )
@@ -82,6 +83,7 @@ class Judge:
             found["mos"] = self._mos(wave, rate)
         for line, level in enumerate(levels.whistles(wave, self._config.n_group), start=1):
             found[f"whistle_{line}"] = level
+        found["hop_hum"] = levels.hop_hum(wave, self._config.hop_length)
         found |= {"noise_floor": levels.noise_floor(wave), "peak": levels.peak(wave)}
         return {key: _finite(value) for key, value in found.items()}
 
