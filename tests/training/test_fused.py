@@ -5,6 +5,7 @@ On a GPU the same comparison runs in the kernels' own precision.
 
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("triton", reason="Triton is not installed")
 fused = importlib.import_module("fastglow.training.fused")
 
+Direction = Callable[[InverseNetwork, torch.Tensor, torch.Tensor], torch.Tensor]
 CASES = {
     "three flows": {"n_flows": 3},
     "alternating, one layer": {
@@ -47,12 +49,24 @@ def networks(case: dict[str, object], device: str) -> tuple[InverseNetwork, Inve
     return plain, kernels
 
 
-def compare(case: dict[str, object], device: str, forward: float, backward: float) -> None:
+def generated(network: InverseNetwork, mel: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    audio: torch.Tensor = network(mel, signal, 0.6)
+    return audio
+
+
+def latents(network: InverseNetwork, mel: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    z, log_s, log_det = network.latents(0.3 * signal, mel)
+    return z + (log_s[:, None] + log_det) / 224
+
+
+def compare(
+    case: dict[str, object], direction: Direction, device: str, forward: float, backward: float
+) -> None:
     plain, kernels = networks(case, device)
     mel = torch.randn(2, 5, 7, device=device)
-    noise = torch.randn(2, 224, device=device)
+    signal = torch.randn(2, 224, device=device)
     gradient = torch.randn(2, 224, device=device)
-    expected, found = plain(mel, noise, 0.6), kernels(mel, noise, 0.6)
+    expected, found = direction(plain, mel, signal), direction(kernels, mel, signal)
     assert (found - expected).norm() / expected.norm() < forward
     expected.backward(gradient)
     found.backward(gradient)
@@ -64,18 +78,30 @@ def compare(case: dict[str, object], device: str, forward: float, backward: floa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU test covers it")
+@pytest.mark.parametrize("direction", [generated, latents])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_interpreted(case: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreted(
+    case: dict[str, object], direction: Direction, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fused, "FORWARD", torch.float32)
     monkeypatch.setattr(fused, "BACKWARD", torch.float32)
     monkeypatch.setattr(fused, "_SPLIT", 7)
-    compare(case, "cpu", 1e-5, 1e-5)
+    compare(case, direction, "cpu", 1e-5, 1e-5)
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("direction", [generated, latents])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_on_the_gpu(case: dict[str, object]) -> None:
-    compare(case, "cuda", 5e-3, 5e-2)
+def test_on_the_gpu(case: dict[str, object], direction: Direction) -> None:
+    compare(case, direction, "cuda", 5e-3, 5e-2)
+
+
+def test_far_latents_stay_within_the_kernels_range() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    _, kernels = networks(CASES["three flows"], device)
+    mel, audio = torch.randn(2, 5, 7, device=device), torch.randn(2, 224, device=device)
+    with torch.no_grad():
+        assert all(torch.isfinite(t).all() for t in kernels.latents(1e7 * audio, mel))
 
 
 def test_every_kernel_is_launched_by_a_tested_function() -> None:

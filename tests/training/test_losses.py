@@ -108,3 +108,39 @@ def test_equal_audio_costs_nothing_and_silence_has_a_gradient() -> None:
 def test_a_loss_of_nothing_is_refused(config: LossConfig) -> None:
     with pytest.raises(InputError, match="no term"):
         SpectralLoss(config, 8000)
+
+
+def test_twins_are_pushed_apart_by_their_share_of_half_the_distance() -> None:
+    config = LossConfig((Resolution(256, 64, 10), Resolution(128, 32)), repulsion=0.8)
+    generated, target = torch.randn(4, 1024), torch.randn(2, 1024).repeat(2, 1)
+    loss, twin = SpectralLoss(config, 8000), torch.tensor([2, 3, 0, 1])
+    found, alone = loss(generated, target, twin), loss(generated, target)
+    pairs = loss(generated, generated[twin])
+    far, near = [], []  # the convergence between twins is relative to the recording
+    for n in (256, 128):
+        window, starts = signal.get_window("hann", n), range(0, 1024 - n + 1, n // 4)
+        a, b, y = (
+            np.abs(np.fft.rfft([[s[i : i + n] * window for i in starts] for s in x.numpy()]))
+            for x in (generated, generated[twin], target)
+        )
+        far.append(np.linalg.norm(a - b) / np.linalg.norm(y))
+        near.append(np.linalg.norm(a - b) / np.linalg.norm(b))
+    assert float(pairs["convergence"]) == pytest.approx(np.mean(near), rel=1e-4)
+    twins = 15 * pairs["mel"] + 2.5 * pairs["log_magnitude"] + 2.5 * np.mean(far)
+    assert float(found["twins"]) == pytest.approx(float(twins), rel=1e-4)
+    assert float(found["loss"]) == pytest.approx(float(alone["loss"] - 0.4 * twins), rel=1e-4)
+
+
+def test_with_repulsion_noise_is_best_told_by_noise_without_it_by_a_hum() -> None:
+    frames = 4096
+    truth, target = torch.randn(2, frames * 64).chunk(2)
+    hum = torch.zeros(2, frames * 64)
+    hum[:, 32::64] = 1.0  # once a frame: the same magnitude in every bin
+    targets, twin = target.repeat(2, 1), torch.tensor([1, 0])
+    noise = torch.cat([truth, torch.randn(1, frames * 64)])
+    gains = torch.logspace(0, 1, 60)
+    for repulsion, noise_is_best in ((0.0, False), (1.0, True)):
+        config = LossConfig((Resolution(64, 64),), 0.0, 1.0, 0.0, repulsion=repulsion)
+        loss = SpectralLoss(config, 8000)
+        nearest = min(float(loss(gain * hum, targets, twin)["loss"]) for gain in gains)
+        assert (float(loss(noise, targets, twin)["loss"]) < nearest) == noise_is_best

@@ -57,6 +57,42 @@ def test_export_inverts_import(case: dict[str, object]) -> None:
         np.testing.assert_allclose(after[name], tensor, atol=1e-6)
 
 
+def exact(case: dict[str, object]) -> tuple[WaveGlow, InverseNetwork]:
+    """The reference and the network with the same weights in float64."""
+    model = reference(**case).float().double()  # so that fp32 holds what is copied
+    network = InverseNetwork.from_tensors(model.config, model.to_tensors()).double()
+    for flow, mix in zip(network.parameters_of_flows(), model.convinv, strict=True):
+        flow.mixing.data = torch.linalg.inv(mix.matrix.detach())
+    return model, network
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_latents_equal_the_references(case: dict[str, object]) -> None:
+    model, network = exact(case)
+    mel = torch.randn(2, 5, 7, dtype=torch.float64)
+    audio = 0.3 * torch.randn(2, model.config.samples(7), dtype=torch.float64)
+    expected, found = model(audio, mel), network.latents(audio, mel)
+    torch.testing.assert_close(found, expected)
+    expected.nll().mean().backward()
+    found.nll().mean().backward()
+    for flow, wn, mix in zip(network.parameters_of_flows(), model.WN, model.convinv, strict=True):
+        torch.testing.assert_close(flow.start_weight.grad, wn.start.weight.grad.squeeze(-1).T)
+        torch.testing.assert_close(flow.end_bias.grad, wn.end.bias.grad)
+        w = mix.matrix.detach()  # the parameter is its inverse
+        dw = mix.conv.weight.grad.squeeze(-1)
+        torch.testing.assert_close(flow.mixing.grad, -w.T @ dw @ w.T)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_latents_are_the_noise_that_audio_is_made_from(case: dict[str, object]) -> None:
+    _, network = exact(case)
+    mel = torch.randn(2, 5, 7, dtype=torch.float64)
+    noise = torch.randn(2, network.config.samples(7), dtype=torch.float64)
+    z = network.latents(network(mel, noise), mel).z
+    torch.testing.assert_close(z, noise)
+    torch.testing.assert_close(network(mel, z), network(mel, noise))
+
+
 def test_starts_as_the_reference_starts() -> None:
     config = reference().config
     torch.manual_seed(1)

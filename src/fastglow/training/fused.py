@@ -20,6 +20,9 @@ from fastglow.training.flow import FlowParameters
 
 FORWARD, BACKWARD = torch.float16, torch.bfloat16
 E = 16  # output columns of a layer, padded from at most 16 (tensor cores need 16)
+# Bound of what enters a WN, within fp16: latents of a network trained through the inverse alone
+# reach 1e8 on real speech. So far out the gates are saturated with or without it.
+LARGEST = 3e4
 _SPLIT = 256  # rows of a partial sum in tall_product
 
 
@@ -88,7 +91,7 @@ class _WN(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         n, (layers, _, c, c2) = kept.shape[0], weight.shape
         x = torch.empty((layers, n, c), dtype=FORWARD, device=kept.device)
-        x[0] = torch.addmm(start_bias, kept, start)
+        x[0] = torch.addmm(start_bias, kept, start).clamp_(-LARGEST, LARGEST)
         cond = torch.addmm(cond_bias.to(FORWARD), cond_f, cond_weight.to(FORWARD))
         w, r, f = weight.to(FORWARD), res.to(FORWARD), fold.to(FORWARD)
         out = torch.empty((n, E), dtype=torch.float32, device=kept.device)

@@ -1,8 +1,8 @@
-"""The inverse of WaveGlow arranged for training: parameters stacked, channels last.
+"""WaveGlow arranged for training, both directions: parameters stacked, channels last.
 
-It computes what :meth:`fastglow.reference.WaveGlow.infer` computes (the tests hold it to that),
-with the skip path folded into ``end``. Each 1x1 convolution is stored as its inverse, which is
-all that the inverse direction uses, and is inverted once at export.
+It computes what :class:`fastglow.reference.WaveGlow` computes (the tests hold it to that), with the
+skip path folded into ``end``. Each 1x1 convolution is stored as its inverse, which is all that the
+inverse direction uses; the published direction and the export invert it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
-from fastglow.reference import WaveGlow
+from fastglow.reference import Likelihood, WaveGlow
 from fastglow.training.flow import FlowParameters
+from fastglow.training.mixing import inverses
 
 
 class InverseNetwork(nn.Module):
-    """Noise and mel to audio, differentiable and fast.
+    """Noise and mel to audio, and audio and mel to latents, differentiable and fast.
 
     Args:
         config: Hyperparameters; the hop must be a whole number of groups and the upsampling's
@@ -88,17 +89,54 @@ class InverseNetwork(nn.Module):
         pending = config.n_group - config.flow_channels[-1]
         x = z[..., pending:]
         for k in reversed(range(config.n_flows)):
-            swap = config.coupling == "alternating" and k % 2 == 1
-            lower, upper = x.chunk(2, dim=-1)
-            kept, changed = (upper, lower) if swap else (lower, upper)
+            kept, changed = self._split(x, k)
             b, log_s = couplings[k](kept).chunk(2, dim=-1)
-            changed = (changed - b) * torch.exp(-log_s)
-            x = torch.cat((changed, kept) if swap else (kept, changed), dim=-1)
+            x = self._join(kept, (changed - b) * torch.exp(-log_s), k)
             x = self._mix(x, flows[k].mixing)
             if config.is_early(k):
                 pending -= config.n_early_size
                 x = torch.cat((z[..., pending : pending + config.n_early_size], x), dim=-1)
         return x.reshape(batch, -1)
+
+    def latents(self, audio: Tensor, mel: Tensor) -> Likelihood:
+        """The latents of audio and the terms of its likelihood; a CUDA graph can capture it.
+
+        Args:
+            audio: [B, samples], whole hops.
+            mel: [B, n_mel, frames] of as many hops.
+
+        Returns:
+            What :meth:`fastglow.reference.WaveGlow.forward` returns: ``z`` [B, samples] is the
+            noise that :meth:`forward` makes this audio from, ``log_s`` [B] and ``log_det``, a
+            scalar, are sums.
+        """
+        config, batch = self.config, audio.shape[0]
+        x = audio.reshape(batch, -1, config.n_group)
+        steps, log_s_sum, early = x.shape[1], audio.new_zeros(batch), []
+        couplings = self._couplings(mel)
+        weights, log_dets = inverses([flow.mixing for flow in self.parameters_of_flows()])
+        for k in range(config.n_flows):
+            if config.is_early(k):
+                early.append(x[..., : config.n_early_size])
+                x = x[..., config.n_early_size :]
+            kept, changed = self._split(self._mix(x, weights[k]), k)
+            b, log_s = couplings[k](kept).chunk(2, dim=-1)
+            x = self._join(kept, changed * torch.exp(log_s) + b, k)
+            log_s_sum = log_s_sum + log_s.sum(dim=(1, 2))
+        z = torch.cat([*early, x], dim=-1).reshape(batch, -1)
+        return Likelihood(z, log_s_sum, -steps * log_dets.sum())
+
+    def _split(self, x: Tensor, flow: int) -> tuple[Tensor, Tensor]:
+        """The channels that condition the others in this flow, and those others."""
+        lower, upper = x.chunk(2, dim=-1)
+        return (upper, lower) if self._swaps(flow) else (lower, upper)
+
+    def _join(self, kept: Tensor, changed: Tensor, flow: int) -> Tensor:
+        """The inverse of :meth:`_split`."""
+        return torch.cat((changed, kept) if self._swaps(flow) else (kept, changed), dim=-1)
+
+    def _swaps(self, flow: int) -> bool:
+        return self.config.coupling == "alternating" and flow % 2 == 1
 
     def _couplings(self, mel: Tensor) -> list[Callable[[Tensor], Tensor]]:
         """For each flow, the function from the channels kept to ``b`` and ``log_s``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 from fastglow.audio.mel import filter_bank
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
+from fastglow.training.adversary import Adversary, AdversaryConfig
+from fastglow.training.density import nll_terms
 from fastglow.training.losses import LossConfig, SpectralLoss, tacotron_mel
 from fastglow.training.network import InverseNetwork
+
+Kind = Literal["inverse", "likelihood"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,20 @@ class TrainConfig:
         spread: Fraction of segments whose sigma is drawn from 0 to 1 instead, so that other
             settings (and the denoiser's 0) stay usable (inverse objective).
         mixing_floor: Least singular value of a 1x1 convolution (and its inverse), enforced every
-            hundred steps; 0 to leave them alone (inverse objective).
+            hundred steps; 0 to leave them alone (inverse objective: the likelihood's determinant
+            keeps them from collapse).
+        likelihood: Weight of the negative log-likelihood, in nats a sample, beside the spectral
+            loss (inverse objective). It keeps the latents of real speech near the prior, which
+            the spectral loss does not care for; 0: not computed.
+        likelihood_share: Share of a step's segments that this term looks at, at least one segment.
+        prior_freedom: Degrees of freedom of a Student-t prior in the likelihood, in place of the
+            Gaussian, whose gradient drowns all else where latents are far out, as those of a
+            network trained through the inverse alone are; 0: Gaussian. Audio is generated from
+            Gaussian noise all the same.
         gain: Fraction of segments that are made up to 12 dB quieter.
         seed: Of segments and noise.
         loss: The spectral loss (inverse objective).
+        adversary: The discriminators (inverse objective).
     """
 
     steps: int
@@ -52,9 +67,13 @@ class TrainConfig:
     sigma: float = 0.6
     spread: float = 0.1
     mixing_floor: float = 0.02
+    likelihood: float = 0.0
+    likelihood_share: float = 0.25
+    prior_freedom: float = 0.0
     gain: float = 0.2
     seed: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step: linear rise, then half a cosine to zero."""
@@ -80,6 +99,17 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
     if config.segment < longest:
         raise InputError(
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
+        )
+    heard = config.adversary.segment or config.segment
+    if config.adversary.weight and min(heard, config.segment) < max(config.adversary.windows):
+        raise InputError(
+            f"the discriminators look at {min(heard, config.segment)} samples through windows of "
+            f"{max(config.adversary.windows)}; expected longer train.adversary.segment"
+        )
+    if config.loss.repulsion and config.batch % 2:
+        raise InputError(
+            f"the loss's repulsion generates each recording twice; batch is {config.batch}, "
+            "expected an even number"
         )
     for r in config.loss.resolutions:
         if r.n_fft % r.hop:
@@ -126,6 +156,7 @@ class InverseObjective(nn.Module):
         self.network, self.config = network, config
         self.analysis = Analysis(network.config, config)
         self.loss = SpectralLoss(config.loss, network.config.sampling_rate)
+        self.adversary = Adversary(config.adversary) if config.adversary.weight else None
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator) -> None:
@@ -139,10 +170,38 @@ class InverseObjective(nn.Module):
             audio: [B, margin + segment + margin].
             noise: [B, segment], standard normal.
             sigma: [B, 1].
+
+        Returns:
+            Those of :class:`SpectralLoss`; in training those of :class:`Adversary` if there is one,
+            of which ``critic`` is not part of ``loss``; with a weight for the likelihood also
+            ``likelihood``, -log p in nats a sample, unweighted, and ``latent``, the latents' root
+            mean square.
         """
         target, mel = self.analysis(audio)
-        terms: dict[str, Tensor] = self.loss(self.network(mel, noise, sigma), target)
+        twin = None
+        if self.training and self.config.loss.repulsion:  # half the recordings, each twice
+            half = len(target) // 2
+            target, mel, sigma = (torch.cat([t[:half], t[:half]]) for t in (target, mel, sigma))
+            twin = torch.arange(2 * half, device=target.device).roll(half)
+        generated = self.network(mel, noise, sigma)
+        terms: dict[str, Tensor] = self.loss(generated, target, twin)
+        if self.training and self.adversary:
+            judged = self.adversary(generated, target)
+            terms = {**terms, **judged, "loss": terms["loss"] + self.adversary.weighted(judged)}
+        if self.config.likelihood:
+            regulariser = self._likelihood(target, mel, noise)
+            weighted = self.config.likelihood * regulariser["likelihood"]
+            terms = {**terms, "loss": terms["loss"] + weighted, **regulariser}
         return terms
+
+    def _likelihood(self, target: Tensor, mel: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        some = slice(max(1, math.ceil(config.likelihood_share * len(target))))
+        uniform = torch.special.ndtr(noise[some])  # of the same noise: no further to draw
+        terms = nll_terms(
+            self.network, target[some], mel[some], uniform, config.sigma, config.prior_freedom
+        )
+        return {name: terms[name] for name in ("likelihood", "latent")}
 
     def generate(self, mel: Tensor, noise: Tensor) -> Tensor:
         """Audio [B, samples] from a mel [B, n_mel, frames] and standard normal noise."""

@@ -18,7 +18,7 @@ from fastglow.errors import EngineError, InputError
 from fastglow.training.check import Recording
 from fastglow.training.interrupt import Interrupt
 from fastglow.training.journal import Journal
-from fastglow.training.likelihood import Network
+from fastglow.training.network import InverseNetwork
 from fastglow.training.settings import Settings
 from fastglow.training.start import difference, make_segments
 from fastglow.training.team import Team
@@ -91,20 +91,20 @@ class Run:
     """
 
     def __init__(
-        self, settings: Settings, network: Network, out: Path, recordings: Sequence[Recording],
-        held_out: Sequence[Recording], team: Team, display: Display,
+        self, settings: Settings, network: InverseNetwork, out: Path,
+        recordings: Sequence[Recording], held_out: Sequence[Recording], team: Team,
+        display: Display,
     ) -> None:  # fmt: skip
         self.settings, self.out, self.team, self.display = settings, out, team, display
         train, model = settings.train, network.config
         margin = model.mel.n_fft // 2
         segments = make_segments(recordings, settings.data, train.segment, margin, team.device)
-        # The likelihood's slogdet waits for the device, which a CUDA graph cannot.
         self.trainer = Trainer(
             network.to(team.device), segments, train, team.rank, team.world,
-            capture=settings.objective == "inverse",
+            objective=settings.objective,
         )  # fmt: skip
         self._resume()
-        team.align(self.trainer.weights, self.trainer.average)
+        team.align(*self.trainer.shared())
         self.journal: Journal | None = None
         self.board: Board | None = None
         self.validation: Validation | None = None
@@ -115,7 +115,9 @@ class Run:
             self.board = self._open_board() if settings.run.tensorboard else None
             if held_out:
                 count = settings.run.validation_segments
-                self.validation = Validation(held_out, model, train, count, team.device)
+                self.validation = Validation(
+                    held_out, model, train, count, team.device, objective=settings.objective
+                )
 
     def _resume(self) -> None:
         place = self.out / STATE

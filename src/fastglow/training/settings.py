@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import CheckpointError, InputError
-from fastglow.training.objective import TrainConfig
+from fastglow.training.objective import Kind, TrainConfig
 
 T = TypeVar("T")
 MAX_FILE = 1_000_000  # bytes
@@ -74,7 +74,7 @@ class Settings:
     out: str
     train: TrainConfig
     data: DataConfig
-    objective: Literal["inverse", "likelihood"] = "inverse"
+    objective: Kind = "inverse"
     init: str | None = None
     model: WaveGlowConfig | None = None
     run: RunConfig = field(default_factory=RunConfig)
@@ -92,6 +92,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.sigma": (1e-3, 10.0),
     "train.spread": (0.0, 1.0),
     "train.mixing_floor": (0.0, 0.99),
+    "train.likelihood": (0.0, 1e6),
+    "train.likelihood_share": (0.0, 1.0),
+    "train.prior_freedom": (0.0, 1e6),
     "train.gain": (0.0, 1.0),
     "train.seed": (0, 2**40),
     "train.loss.mel": (0.0, 1e6),
@@ -99,6 +102,14 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.loss.convergence": (0.0, 1e6),
     "train.loss.compressed": (0.0, 1e6),
     "train.loss.exponent": (0.01, 1.0),
+    "train.loss.repulsion": (0.0, 1.0),
+    "train.adversary.weight": (0.0, 1e6),
+    "train.adversary.features": (0.0, 1e6),
+    "train.adversary.learning_rate": (1e-9, 1.0),
+    "train.adversary.segment": (0, 1 << 24),
+    "train.adversary.channels": (1, 1024),
+    "train.adversary.periods": (1, 1024),
+    "train.adversary.windows": (16, 65536),
     "train.loss.resolutions.n_fft": (16, 65536),
     "train.loss.resolutions.hop": (1, 65536),
     "train.loss.resolutions.n_mels": (0, 1024),

@@ -10,17 +10,15 @@ import torch
 from fastglow.checkpoint import load_weights
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
-from fastglow.reference import WaveGlow
 from fastglow.training.check import Recording
 from fastglow.training.data import Segments, respeed
-from fastglow.training.likelihood import Network
 from fastglow.training.network import InverseNetwork
 from fastglow.training.objective import check_shapes
 from fastglow.training.settings import DataConfig, Settings
 from fastglow.voices import find_voice
 
 
-def start_network(settings: Settings, base: Path) -> Network:
+def start_network(settings: Settings, base: Path) -> InverseNetwork:
     """The network as training starts, in fp32 on the CPU.
 
     Args:
@@ -31,12 +29,11 @@ def start_network(settings: Settings, base: Path) -> Network:
         InputError: ``init`` has other hyperparameters than the settings, or they cannot be trained.
         CheckpointError: ``init`` cannot be read.
     """
-    kind = WaveGlow if settings.objective == "likelihood" else InverseNetwork
     if settings.init is None:
         model = settings.model or WaveGlowConfig()
         check_shapes(model, settings.train)
         torch.manual_seed(settings.train.seed)
-        return WaveGlow(model) if kind is WaveGlow else InverseNetwork.untrained(model)
+        return InverseNetwork.untrained(model)
     beside = base / Path(settings.init).expanduser()
     weights = load_weights(beside if beside.exists() else find_voice(settings.init))
     model = weights.config
@@ -46,7 +43,7 @@ def start_network(settings: Settings, base: Path) -> Network:
             f"{difference(model.to_dict(), settings.model.to_dict())}; leave [model] out"
         )
     check_shapes(model, settings.train)
-    return kind.from_tensors(model, dict(weights)).float()
+    return InverseNetwork.from_tensors(model, dict(weights))
 
 
 def difference(found: Mapping[str, object], expected: Mapping[str, object]) -> str:

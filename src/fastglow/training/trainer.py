@@ -13,12 +13,17 @@ from torch import Tensor
 
 from fastglow.atomic import replacing
 from fastglow.errors import InputError
+from fastglow.training.adversary import Adversary
 from fastglow.training.data import Segments
-from fastglow.training.likelihood import Network, objective_of
+from fastglow.training.flat import Flat
+from fastglow.training.likelihood import objective_of
+from fastglow.training.mixing import limit_conditioning
 from fastglow.training.muon import Muon
-from fastglow.training.objective import TrainConfig
+from fastglow.training.network import InverseNetwork
+from fastglow.training.objective import Kind, TrainConfig
 
 PROJECT_EVERY = 100
+CRITIC_BETAS = (0.8, 0.99)
 MATRICES = ("in_weight", "cond_weight", "res_weight", "skip_weight")
 
 
@@ -29,12 +34,13 @@ class Trainer:
     backward passes are one graph and the update another, with the sum over devices between.
 
     Args:
-        network: Trained in place; its kind says by which objective.
+        network: Trained in place.
         segments: Where to draw from; its margin must be the objective's.
         config: How.
         rank: Of this process among ``world``.
         world: Processes, each with its device, through ``torch.distributed``.
         capture: Whether to use CUDA graphs.
+        objective: What is minimised.
 
     Attributes:
         done: Steps done.
@@ -42,13 +48,13 @@ class Trainer:
     """
 
     def __init__(
-        self, network: Network, segments: Segments, config: TrainConfig, rank: int = 0,
-        world: int = 1, capture: bool = True,
+        self, network: InverseNetwork, segments: Segments, config: TrainConfig, rank: int = 0,
+        world: int = 1, capture: bool = True, objective: Kind = "inverse",
     ) -> None:  # fmt: skip
         self.network, self.segments, self.config = network, segments, config
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.kind = rank, world, objective
         self.device = next(network.parameters()).device
-        self.objective = objective_of(network, config).to(self.device)
+        self.objective = objective_of(objective, network, config).to(self.device)
         margin = self.objective.analysis.margin
         if segments.length != config.segment + 2 * margin:
             raise InputError(
@@ -56,8 +62,13 @@ class Trainer:
                 f"of {margin} on both sides"
             )
         self.done = 0
-        self._flatten()
+        self._flat = Flat(network)
+        self.weights, self.gradients = self._flat.weights, self._flat.gradients
+        self.average = self.weights.clone()
+        self._adversary: Adversary | None = getattr(self.objective, "adversary", None)
+        self._critic = Flat(self._adversary) if self._adversary else None
         self.learning_rate = torch.zeros((), device=self.device)
+        self.critic_rate = torch.zeros((), device=self.device)
         self.optimizers = self._optimizers()
         self.decay = torch.zeros((), device=self.device)
         self.running_norm = torch.zeros((), device=self.device)
@@ -73,21 +84,11 @@ class Trainer:
         if self.device.type == "cuda" and capture:
             self._capture()
 
-    def _flatten(self) -> None:
-        """Make gradients, parameters and their average views of three flat tensors."""
-        size = sum(p.numel() for p in self.network.parameters())
-        self.weights = torch.empty(size, device=self.device)
-        self.gradients = torch.zeros(size, device=self.device)
-        weights, gradients = self._views(self.weights), self._views(self.gradients)
-        for name, p in self.network.named_parameters():
-            weights[name].copy_(p.data)
-            p.data, p.grad = weights[name], gradients[name]
-        self.average = self.weights.clone()
-
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         config, on_gpu = self.config, self.device.type == "cuda"
+        muon = config.muon and self.kind == "inverse"
         named = list(self.network.named_parameters())
-        matrices = [p for n, p in named if config.muon and n.endswith(MATRICES)]
+        matrices = [p for n, p in named if muon and n.endswith(MATRICES)]
         taken = {id(p) for p in matrices}
         decayed = [p for n, p in named if _decays(n) and id(p) not in taken]
         others = [p for n, p in named if not _decays(n)]
@@ -98,13 +99,25 @@ class Trainer:
             ],
             lr=self.learning_rate, betas=config.betas, eps=1e-9, fused=on_gpu, capturable=on_gpu,
         )  # fmt: skip
-        if not matrices:
-            return [adam]
-        return [adam, Muon(matrices, self.learning_rate, weight_decay=config.weight_decay)]
+        found: list[torch.optim.Optimizer] = [adam]
+        if matrices:
+            found.append(Muon(matrices, self.learning_rate, weight_decay=config.weight_decay))
+        if self._adversary:
+            members = self._adversary.parameters()
+            found.append(
+                torch.optim.AdamW(
+                    members, lr=self.critic_rate, betas=CRITIC_BETAS, weight_decay=0.0,
+                    fused=on_gpu, capturable=on_gpu,
+                )
+            )  # fmt: skip
+        return found
 
     def _compute(self) -> None:
         self.gradients.zero_()
         terms = self.objective(self.audio, self.noise, self.sigma)
+        if self._critic:
+            self._critic.gradients.zero_()
+            terms["critic"].backward()
         terms["loss"].backward()
         self.terms = {n: t.detach() for n, t in terms.items()}
 
@@ -112,6 +125,8 @@ class Trainer:
         """Clip to twice the usual norm, skip a step that is not finite, update, average."""
         norm = self.gradients.norm() / self.world
         fine = torch.isfinite(norm)
+        if self._critic:
+            fine = fine & torch.isfinite(self._critic.gradients.norm())
         usual = torch.where(self.running_norm > 0, self.running_norm, norm)
         scale = torch.clamp(2 * usual / (norm + 1e-12), max=1.0) / self.world
         torch.nan_to_num_(self.gradients, nan=0.0, posinf=0.0, neginf=0.0)
@@ -120,13 +135,17 @@ class Trainer:
         self.running_norm.copy_(torch.where(fine, moved, self.running_norm))
         self.terms["norm"] = norm
         self.learning_rate.mul_(fine)  # momentum and decay would move the weights all the same
+        if self._critic:
+            torch.nan_to_num_(self._critic.gradients, nan=0.0, posinf=0.0, neginf=0.0)
+            self._critic.gradients.mul_(fine / self.world)
+            self.critic_rate.mul_(fine)
         self.skipped.add_(~fine).mul_(torch.stack([torch.ones_like(fine), ~fine]))
         for optimizer in self.optimizers:
             optimizer.step()
         self.average.lerp_(self.weights, 1 - self.decay)
 
     def _capture(self) -> None:
-        before = (self.weights.clone(), self.average.clone())
+        before = [tensor.clone() for tensor in self.shared()]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -141,8 +160,8 @@ class Trainer:
         with torch.cuda.graph(update, capture_error_mode="thread_local"):
             self._update()
         self._forward, self._apply = forward.replay, update.replay
-        self.weights.copy_(before[0])
-        self.average.copy_(before[1])
+        for tensor, value in zip(self.shared(), before, strict=True):
+            tensor.copy_(value)
         self.running_norm.zero_()
         self.skipped.zero_()
         for optimizer in self.optimizers:
@@ -163,12 +182,18 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """One step; the returned scalars are overwritten by the next."""
         self.learning_rate.fill_(self.config.rate(self.done))
+        if self._adversary:
+            share = self.config.rate(self.done) / self.config.learning_rate
+            self.critic_rate.fill_(share * self.config.adversary.learning_rate)
+            risen = min(1.0, (self.done + 1) / max(1, self.config.warmup))
+            self._adversary.get_buffer("trust").fill_(risen)
         # A short average at first, lest it remember where training started.
         self.decay.fill_(min(self.config.ema, (1 + self.done) / (10 + self.done)))
         self._draw(self.done)
         self._forward()
-        if self.world > 1:
-            torch.distributed.all_reduce(self.gradients)
+        for flat in (self._flat, self._critic) if self.world > 1 else ():
+            if flat:
+                torch.distributed.all_reduce(flat.gradients)
         self._apply()
         self.done += 1
         if self.done % PROJECT_EVERY == 0 or self.done == self.config.steps:
@@ -176,25 +201,21 @@ class Trainer:
         return self.terms
 
     def _project(self) -> None:
-        floor = self.config.mixing_floor
-        for tensors in (self._views(self.weights), self._views(self.average)):
+        floor = self.config.mixing_floor if self.kind == "inverse" else 0.0
+        for tensors in (self._flat.views(self.weights), self._flat.views(self.average)):
             for name, p in tensors.items():
                 if floor and name.endswith("mixing"):
                     p.copy_(limit_conditioning(p, floor))
 
-    def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        """A flat tensor as tensors by parameter name."""
-        views, at = {}, 0
-        for name, p in self.network.named_parameters():
-            views[name] = flat[at : at + p.numel()].view_as(p)
-            at += p.numel()
-        return views
-
-    def averaged(self) -> Network:
+    def averaged(self) -> InverseNetwork:
         """A copy of the network with the averaged weights."""
         network = type(self.network)(self.network.config).to(self.device)
-        network.load_state_dict(self._views(self.average))
+        network.load_state_dict(self._flat.views(self.average))
         return network
+
+    def shared(self) -> list[Tensor]:
+        """What all processes must begin with."""
+        return [self.weights, self.average, *([self._critic.weights] if self._critic else [])]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -205,6 +226,7 @@ class Trainer:
             "done": self.done,
             "weights": self.weights,
             "average": self.average,
+            "critic": self._critic.weights if self._critic else None,
             "running_norm": self.running_norm,
             "skipped": self.skipped,
             "optimizers": [
@@ -226,10 +248,15 @@ class Trainer:
             mine["objective"],
             len(mine["optimizers"]),
         ):
-            raise InputError("the training state is of another objective or another train.muon")
+            raise InputError(
+                "the training state is of another objective or another train.muon "
+                "or train.adversary"
+            )
         self.done = int(state["done"])
         for name in ("weights", "average", "running_norm", "skipped"):
             getattr(self, name).copy_(state[name])
+        if self._critic:
+            self._critic.weights.copy_(state["critic"])
         for optimizer, states in zip(self.optimizers, state["optimizers"], strict=True):
             for p, values in zip(_members(optimizer), states, strict=True):
                 mine = optimizer.state[p]
@@ -264,20 +291,9 @@ class Trainer:
             raise InputError(f"{path}: cannot be read as a training state ({reason})") from None
 
 
-def limit_conditioning(matrix: Tensor, floor: float) -> Tensor:
-    """The matrix with its singular values limited to [floor, 1 / floor], in float64 on the CPU.
-
-    Without it the spectral losses teach the 1x1 convolutions to discard noise, until some have
-    no usable inverse (a published weight of 2,700, latents of 10^8).
-    """
-    u, s, v = torch.linalg.svd(matrix.double().cpu())
-    limited: Tensor = (u * s.clamp(floor, 1 / floor)) @ v
-    return limited.to(matrix)
-
-
 def _members(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _decays(name: str) -> bool:
-    return not name.endswith(("bias", "mixing")) and not name.startswith("convinv.")
+    return not name.endswith(("bias", "mixing"))

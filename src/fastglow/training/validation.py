@@ -14,8 +14,9 @@ from torch import Tensor
 from fastglow.config import WaveGlowConfig
 from fastglow.training.check import Recording
 from fastglow.training.data import Segments
-from fastglow.training.likelihood import Network, objective_of
-from fastglow.training.objective import Analysis, TrainConfig
+from fastglow.training.likelihood import objective_of
+from fastglow.training.network import InverseNetwork
+from fastglow.training.objective import Analysis, Kind, TrainConfig
 
 SEED = 20181031  # of segments and noise: nothing a user changes may change what is compared
 CLIP = 4.0  # seconds of the recording to listen to
@@ -39,13 +40,14 @@ class Validation:
         config: How the network is trained.
         count: Segments to look at.
         device: Where to compute.
+        objective: By which it is trained.
     """
 
     def __init__(
         self, recordings: Sequence[Recording], model: WaveGlowConfig, config: TrainConfig,
-        count: int, device: torch.device,
+        count: int, device: torch.device, objective: Kind = "inverse",
     ) -> None:  # fmt: skip
-        self.config, self.device, self.count = config, device, count
+        self.config, self.device, self.count, self.kind = config, device, count, objective
         self.analysis = Analysis(model, config).to(device)
         hop, margin = self.analysis.hop, self.analysis.margin
         generator = torch.Generator().manual_seed(SEED)
@@ -59,9 +61,9 @@ class Validation:
         self.clip_noise = torch.randn(1, longest, generator=generator).to(device)
 
     @torch.no_grad()
-    def scores(self, network: Network) -> dict[str, float]:
+    def scores(self, network: InverseNetwork) -> dict[str, float]:
         """Means over the segments: the objective's terms, and ``log_mel_l1`` of generated audio."""
-        objective = objective_of(network, self.config).to(self.device)
+        objective = objective_of(self.kind, network, self.config).to(self.device).eval()
         generator = torch.Generator().manual_seed(self.fill_seed)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         for start in range(0, self.count, self.config.batch):
@@ -79,9 +81,9 @@ class Validation:
         return {name: float(value) for name, value in sums.items()}
 
     @torch.no_grad()
-    def clip(self, network: Network) -> Clip:
+    def clip(self, network: InverseNetwork) -> Clip:
         """The clip through the network."""
-        objective = objective_of(network, self.config).to(self.device)
+        objective = objective_of(self.kind, network, self.config).to(self.device).eval()
         recorded, mel = self.analysis(self.clip_audio)
         audio = objective.generate(mel, self.clip_noise)
         found, expected = (self.analysis.mel(signal) for signal in (audio, recorded))
