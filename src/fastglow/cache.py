@@ -1,4 +1,4 @@
-"""Compiled code kept on disk between processes."""
+"""What is kept on disk between processes: where, and compiled code."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pathlib import Path
 from fastglow.atomic import replacing
 
 
-class DiskCache:
-    """One file of the user's cache folder, behind its own checksum.
+def cache_folder() -> Path | None:
+    """``fastglow`` in ``$FASTGLOW_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
-    The folder is ``$FASTGLOW_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``, and in it ``fastglow``.
+    None for a user without a home.
     """
+    root = os.environ.get("FASTGLOW_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    folder = root or os.path.expanduser("~/.cache")
+    return None if folder.startswith("~") else Path(folder) / "fastglow"
+
+
+class DiskCache:
+    """One file of :func:`cache_folder`, behind its own checksum."""
 
     def __init__(self, name: str) -> None:
         """Keep it under this file name, which must say everything that the code depends on."""
-        root = os.environ.get("FASTGLOW_CACHE") or os.environ.get("XDG_CACHE_HOME")
-        folder = root or os.path.expanduser("~/.cache")
-        known = not folder.startswith("~")  # a user without a home has no cache
-        self.path = Path(folder) / "fastglow" / name if known else None
+        folder = cache_folder()
+        self.path = folder / name if folder else None
 
     def load(self) -> bytes | None:
         """The code, or None if there is none or it is damaged."""

@@ -20,6 +20,7 @@ from fastglow.engines.cpu.context import Job
 from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
 from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow
 from fastglow.engines.cpu.source import fill_upsampled, mel_plane
+from fastglow.engines.cpu.store import Store
 from fastglow.engines.cpu.threads import available_threads
 from fastglow.errors import EngineError
 from fastglow.noise import SeededNoise
@@ -59,9 +60,7 @@ class CpuEngine:
         self._mel_rows, self._mel_taps = plan.config.n_mel_channels, plan.config.mel_taps
         if plan.conditioning == "published":
             self._mel_rows, self._mel_taps = self._mel_rows * plan.config.n_group, 1
-        self._flows = [
-            pack_flow(plan.flow(k), self._mel_rows, self._shape) for k in range(plan.config.n_flows)
-        ]
+        self._flows = self._packed(plan)
         self._channels = padded(plan.config.wn.n_channels, self._shape.rows)
         self._phases = plan.config.phases if plan.config.has_phases else 1
         self._lock = threading.Lock()
@@ -70,6 +69,16 @@ class CpuEngine:
             f"cpu {precision}, {self.threads} threads, {host().name} "
             f"({self._shape.lanes} lanes), {self.conditioning} conditioning"
         )
+
+    def _packed(self, plan: Plan) -> list[PackedFlow]:
+        """The flows' weights, from the disk if they were packed before."""
+        store = Store(plan, self._shape)
+        flows = store.load(self.threads)
+        if flows is None:
+            count = plan.config.n_flows
+            flows = [pack_flow(plan.flow(k), self._mel_rows, self._shape) for k in range(count)]
+            store.save(flows)
+        return flows
 
     def warm(self) -> None:
         """Nothing is left to do: the machine code was made, or read from its cache, at load."""
