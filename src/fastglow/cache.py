@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fastglow.atomic import replacing
 
+LIMIT_NAME = "FASTGLOW_CACHE_GB"  # of the variable that limits the packed weights
+
 
 def cache_folder() -> Path | None:
     """``fastglow`` in ``$FASTGLOW_CACHE``, ``$XDG_CACHE_HOME`` or ``~/.cache``.

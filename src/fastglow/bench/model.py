@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastglow.cache import LIMIT_NAME
 from fastglow.checkpoint import load_weights, save_safetensors
 from fastglow.checkpoint.weights import Weights, expected_shapes
 from fastglow.config import WaveGlowConfig, WNConfig
@@ -93,11 +95,20 @@ def random_weights(config: WaveGlowConfig, seed: int = 0) -> Weights:
 
 @contextmanager
 def random_model(config: WaveGlowConfig, seed: int) -> Iterator[Model]:
-    """A random model as a checkpoint in a temporary folder, so that it loads as any other."""
-    with tempfile.TemporaryDirectory(prefix="fastglow-bench-") as folder:
-        weights = random_weights(config, seed)
-        save_safetensors(weights, Path(folder), dtype="float32")
-        yield Model("random weights", Path(folder), weights, random=True)
+    """A random model as a checkpoint in a temporary folder, so that it loads as any other.
+
+    Its packed weights are not kept: they would push out those of the user's voices.
+    """
+    limit = os.environ.get(LIMIT_NAME)
+    os.environ[LIMIT_NAME] = "0"
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastglow-bench-") as folder:
+            weights = random_weights(config, seed)
+            save_safetensors(weights, Path(folder), dtype="float32")
+            yield Model("random weights", Path(folder), weights, random=True)
+    finally:
+        del os.environ[LIMIT_NAME]
+        os.environ.update({} if limit is None else {LIMIT_NAME: limit})
 
 
 def stored_model(

@@ -23,7 +23,7 @@ import numpy as np
 
 from fastglow import __version__
 from fastglow.atomic import replacing
-from fastglow.cache import cache_folder
+from fastglow.cache import LIMIT_NAME, cache_folder
 from fastglow.engines.cpu.ir import Shape
 from fastglow.engines.cpu.pack import Float32, PackedFlow
 from fastglow.errors import EngineError
@@ -32,7 +32,7 @@ from fastglow.plan import Plan
 MAGIC = b"fastglow packed\n"
 PAGE, LINE = 4096, 64  # bytes: where the numbers begin, and every array
 SMALLEST = 1 << 25  # bytes; what is less is packed in no time
-LIMIT = 4.0  # GB of all such files, unless FASTGLOW_CACHE_GB says otherwise
+LIMIT = 4.0  # GB of all such files, unless LIMIT_NAME says otherwise
 PREFIX = "packed-"
 
 
@@ -87,15 +87,15 @@ def _limit() -> float:
     """Bytes that all files may take.
 
     Raises:
-        EngineError: FASTGLOW_CACHE_GB is no number.
+        EngineError: The variable is no number.
     """
-    text = os.environ.get("FASTGLOW_CACHE_GB", str(LIMIT))
+    text = os.environ.get(LIMIT_NAME, str(LIMIT))
     try:
         limit = float(text)
     except ValueError:
         limit = -1.0
     if not 0 <= limit < 1e9:
-        raise EngineError(f"FASTGLOW_CACHE_GB={text}: expected gigabytes, 0 to keep nothing")
+        raise EngineError(f"{LIMIT_NAME}={text}: expected gigabytes, 0 to keep nothing")
     return 1e9 * limit
 
 
