@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from fastglow.errors import InputError
+from fastglow.errors import InputError, OutputError
+
+# A disk or a quota that is full, a place that is read-only or not the user's.
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -39,13 +43,15 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
 
     Raises:
         InputError: It cannot be written; nothing was changed.
+        OutputError: And neither can any other file there.
     """
     try:
         with replacing(path) as (part,), part.open("wb") as file:
             file.writelines(parts)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be written ({reason}); nothing was changed") from None
+        kind = OutputError if getattr(error, "errno", None) in HOPELESS else InputError
+        raise kind(f"{path}: cannot be written ({reason}); nothing was changed") from None
 
 
 def make_folder(path: Path) -> None:
@@ -53,8 +59,10 @@ def make_folder(path: Path) -> None:
 
     Raises:
         InputError: It cannot be made.
+        OutputError: And neither can any other there.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot make this folder ({error.strerror})") from None
+        kind = OutputError if error.errno in HOPELESS else InputError
+        raise kind(f"{path}: cannot make this folder ({error.strerror})") from None

@@ -13,5 +13,9 @@ class InputError(FastglowError, ValueError):
     """A mel, an audio file or an argument is unusable as given."""
 
 
+class OutputError(InputError):
+    """Where outputs go takes no more of them: it is full, read-only or forbidden."""
+
+
 class EngineError(FastglowError, RuntimeError):
     """The engine cannot run here, or produced something that must not be written."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,3 +136,20 @@ def _refuse_collisions(tasks: list[Task]) -> None:
             )
         if task.target.exists() and task.target.samefile(task.source):
             raise InputError(f"{task.source}: the output would overwrite the input")
+
+
+def shard_of(tasks: Sequence[Task], shard: str) -> list[Task]:
+    """One process's part of the tasks.
+
+    Args:
+        tasks: All of them, in the same order in every process.
+        shard: "i/n", i from 1 to n: every n-th task from the i-th on.
+
+    Raises:
+        InputError: It is no such text.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+    first, count = (int(n) for n in match.groups()) if match else (0, 0)
+    if not 1 <= first <= count:
+        raise InputError(f"--shard {shard}: expected i/n with i from 1 to n, such as 1/4")
+    return list(tasks[first - 1 :: count])

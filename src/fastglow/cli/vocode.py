@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fastglow.cli import options
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fastglow.cli.inputs import Task
-    from fastglow.vocoder import Float32, Vocoder
-
 FORMATS = (".wav", ".flac")
-
-
-@dataclass(slots=True)
-class Totals:
-    """What a run did."""
-
-    done: int = 0
-    skipped: int = 0
-    clipped: int = 0
-    seconds: float = 0.0
-    computing: float = 0.0
-    failed: list[str] = field(default_factory=list)
-
-    @property
-    def rtf(self) -> float:
-        """Compute seconds a second of audio."""
-        return self.computing / self.seconds if self.seconds else 0.0
 
 
 def command(
@@ -68,6 +43,26 @@ def command(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave outputs that are there already.")
     ] = False,
+    together: Annotated[
+        int,
+        typer.Option(
+            help="Mel frames computed at once: many make short files faster and take memory. "
+            "Default: 16000 on a GPU, 2000 on a CPU.",
+            min=0,
+            show_default=False,
+        ),
+    ] = 0,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="i/n: every n-th file from the i-th on, for n processes, GPUs or machines.",
+            metavar="i/n",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Append what became of each file to this .jsonl, a line each."),
+    ] = None,
     hop: options.Hop = None,
     rate: options.Rate = None,
     dialect: options.Dialect = None,
@@ -77,12 +72,15 @@ def command(
 
     Audio files are turned into mels first (copy-synthesis), which shows what the model can do
     at best. Files are written whole or not at all; bad inputs are reported and the rest done.
+    After a crash, the same command with --skip-existing does what is missing. Files that are
+    computed together sound as each does alone, bit for bit.
     """
     from fastglow.arguments import check_settings
     from fastglow.audio import check_audio_format, check_mel_scale
     from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.audio.mels import SUFFIXES
-    from fastglow.cli.inputs import plan_tasks, read_list
+    from fastglow.cli.corpus import Job, summary, vocode_files
+    from fastglow.cli.inputs import plan_tasks, read_list, shard_of
     from fastglow.noise import check_seed
     from fastglow.vocoder import Vocoder
 
@@ -95,6 +93,7 @@ def command(
     check_seed(seed)
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
     tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
+    tasks = shard_of(tasks, shard) if shard else tasks
     vocoder = Vocoder.load(
         model,
         device=device,
@@ -105,103 +104,9 @@ def command(
         rate=rate,
         dialect=dialect,
     )
-
-    def synthesize(mel: Float32) -> Float32:
-        return vocoder.synthesize(mel, sigma=sigma, seed=seed, denoise=denoise)
-
-    totals = _run(tasks, vocoder, synthesize, mel_scale, subtype, skip_existing, quiet)
+    job = Job(vocoder, sigma, seed, denoise, mel_scale, subtype, together)
+    totals = vocode_files(tasks, job, skip_existing=skip_existing, report=report, quiet=quiet)
     if not quiet:
-        typer.echo(_summary(totals, out))
+        typer.echo(summary(totals, out))
     if totals.failed:
         raise typer.Exit(2)
-
-
-def _run(
-    tasks: list[Task],
-    vocoder: Vocoder,
-    synthesize: Callable[[Float32], Float32],
-    mel_scale: str,
-    subtype: str,
-    skip_existing: bool,
-    quiet: bool,
-) -> Totals:
-    from fastglow.cli.progress import Progress
-    from fastglow.errors import FastglowError
-
-    totals = Totals()
-    with Progress(len(tasks), hidden=quiet) as progress:
-        for task in tasks:
-            if skip_existing and task.target.exists():
-                totals.skipped += 1
-            else:
-                try:
-                    _one(task, vocoder, synthesize, mel_scale, subtype, totals, progress.warn)
-                except FastglowError as error:
-                    totals.failed.append(str(task.source))
-                    known = str(task.source) in str(error) or str(task.target) in str(error)
-                    progress.error(str(error) if known else f"{task.source}: {error}")
-                except KeyboardInterrupt:
-                    progress.error(f"interrupted; {totals.done} files written so far are whole")
-                    raise
-            progress.advance(f"RTF {totals.rtf:.3f}")
-    return totals
-
-
-def _one(
-    task: Task,
-    vocoder: Vocoder,
-    synthesize: Callable[[Float32], Float32],
-    mel_scale: str,
-    subtype: str,
-    totals: Totals,
-    warn: Callable[[str], None],
-) -> None:
-    """Read, synthesise, write one file."""
-    from fastglow.atomic import make_folder
-    from fastglow.audio import write_audio
-
-    mel = _read(task, vocoder, mel_scale, warn)
-    began = time.perf_counter()
-    audio = synthesize(mel)
-    totals.computing += time.perf_counter() - began
-    make_folder(task.target.parent)
-    report = write_audio(task.target, audio, vocoder.sampling_rate, subtype=subtype)
-    if report.clipped:
-        warn(f"{task.target}: {report.clipped} samples over full scale were clipped")
-    totals.clipped += report.clipped
-    totals.seconds += len(audio) / vocoder.sampling_rate
-    totals.done += 1
-
-
-def _read(task: Task, vocoder: Vocoder, mel_scale: str, warn: Callable[[str], None]) -> Float32:
-    """The task's mel, converted to natural log; warns if it does not look like one."""
-    from fastglow.audio import convert_mel, diagnose, mel_spectrogram, read_audio, read_mel
-    from fastglow.errors import InputError
-
-    if task.is_audio:
-        wave, rate = read_audio(task.source, vocoder.sampling_rate)
-        return mel_spectrogram(wave, rate, config=vocoder.config)
-    mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale, vocoder.config)
-    diagnosis = diagnose(mel, vocoder.config)
-    if diagnosis.verdict == "constant":
-        raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
-    if not diagnosis.ok:
-        mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
-        warn(f"{task.source}: {diagnosis.summary}{mend}")
-    return mel
-
-
-def _summary(totals: Totals, out: Path) -> str:
-    parts = [f"{totals.done} file{'s' if totals.done != 1 else ''}"]
-    if totals.seconds:
-        parts.append(
-            f"{totals.seconds:.1f} s of audio in {totals.computing:.2f} s "
-            f"(RTF {totals.rtf:.3f}, {1 / max(totals.rtf, 1e-9):.1f} x real time)"
-        )
-    if totals.skipped:
-        parts.append(f"{totals.skipped} skipped")
-    if totals.clipped:
-        parts.append(f"{totals.clipped} samples clipped")
-    if totals.failed:
-        parts.append(f"{len(totals.failed)} failed")
-    return f"{', '.join(parts)} -> {out}"

@@ -1,0 +1,147 @@
+"""Many files: read ahead, computed together, written behind; one that is bad stops no other."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastglow.errors import FastglowError, OutputError
+
+Float32 = NDArray[np.float32]
+Task = TypeVar("Task")
+Written = TypeVar("Written")
+
+READERS, WRITERS = 2, 2  # threads
+AHEAD, BEHIND = 32, 32  # files read and not computed, computed and not written
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Task, Written]):
+    """What became of a task.
+
+    Attributes:
+        task: The caller's.
+        written: What writing it gave; None if it failed.
+        error: Why it failed.
+        seconds: Of computing, its share of what was computed together.
+    """
+
+    task: Task
+    written: Written | None = None
+    error: FastglowError | None = None
+    seconds: float = 0.0
+
+
+class Corpus(Generic[Task, Written]):
+    """How every file of a corpus is treated.
+
+    Args:
+        read: A task's mel [n_mel, frames]; runs in a thread.
+        synthesize: The audio [samples] of each of several mels.
+        write: Writes a task's audio; runs in a thread.
+        frames: How many frames are computed together, a longer file alone.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Task], Float32],
+        synthesize: Callable[[Sequence[Float32]], Sequence[Float32]],
+        write: Callable[[Task, Float32], Written],
+        frames: int,
+    ) -> None:
+        self._read, self._synthesize, self._write = read, synthesize, write
+        self._frames = frames
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Written]]:
+        """Every task's outcome as it becomes known; what is under way at the end is written.
+
+        Raises:
+            OutputError: The place for outputs takes no more; what was written before is whole.
+        """
+        writing: deque[tuple[Task, float, Future[Written]]] = deque()
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+            try:
+                for group in self._groups(iter(tasks), readers):
+                    for item in self._compute(group):
+                        if isinstance(item, Outcome):
+                            yield item
+                            continue
+                        task, audio, seconds = item
+                        writing.append((task, seconds, writers.submit(self._write, task, audio)))
+                        while len(writing) > BEHIND:
+                            yield _outcome(*writing.popleft())
+                while writing:
+                    yield _outcome(*writing.popleft())
+            finally:
+                readers.shutdown(cancel_futures=True)
+                writers.shutdown()
+
+    def _groups(
+        self, tasks: Iterator[Task], readers: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[Task, Float32 | FastglowError]]]:
+        """Tasks with their mels, or why they have none, as many as are computed together."""
+        reading: deque[tuple[Task, Future[Float32]]] = deque()
+        group: list[tuple[Task, Float32 | FastglowError]] = []
+        total = 0
+        while True:
+            while len(reading) < AHEAD and (task := next(tasks, None)) is not None:
+                reading.append((task, readers.submit(self._read, task)))
+            if not reading:
+                break
+            task, future = reading.popleft()
+            mel = _result(future)
+            count = 0 if isinstance(mel, FastglowError) else mel.shape[1]
+            if group and total + count > self._frames:
+                yield group
+                group, total = [], 0
+            group.append((task, mel))
+            total += count
+        if group:
+            yield group
+
+    def _compute(
+        self, group: list[tuple[Task, Float32 | FastglowError]]
+    ) -> Iterator[tuple[Task, Float32, float] | Outcome[Task, Written]]:
+        """Each task's audio, and the seconds it took; or its outcome, if it failed."""
+        for task, found in group:
+            if isinstance(found, FastglowError):
+                yield Outcome(task, error=found)
+        ready = [(task, mel) for task, mel in group if not isinstance(mel, FastglowError)]
+        if not ready:
+            return
+        began = time.perf_counter()
+        try:
+            audios = self._synthesize([mel for _, mel in ready])
+        except FastglowError as error:
+            if len(ready) == 1:
+                yield Outcome(ready[0][0], error=error)
+                return
+            for item in ready:  # whose fault it was
+                yield from self._compute([item])
+            return
+        took = (time.perf_counter() - began) / sum(mel.shape[1] for _, mel in ready)
+        for (task, mel), audio in zip(ready, audios, strict=True):
+            yield task, audio, took * mel.shape[1]
+
+
+def _result(future: Future[Float32]) -> Float32 | FastglowError:
+    try:
+        return future.result()
+    except FastglowError as error:
+        return error
+
+
+def _outcome(task: Task, seconds: float, future: Future[Written]) -> Outcome[Task, Written]:
+    try:
+        return Outcome(task, written=future.result(), seconds=seconds)
+    except OutputError:
+        raise
+    except FastglowError as error:
+        return Outcome(task, error=error)

@@ -1,0 +1,156 @@
+"""`fastglow vocode` over folders: together as alone, in shards, through kills and full disks."""
+
+import errno
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastglow.checkpoint import save_safetensors
+from fastglow.cli.corpus import WARNINGS
+
+from models import TINY, random_weights
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and a folder of mels of 1 to 60 frames."""
+    folder = tmp_path_factory.mktemp("corpus")
+    save_safetensors(random_weights(TINY), folder / "model", dtype="float32")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        mel = rng.uniform(-9, 0, (TINY.n_mel_channels, int(rng.integers(1, 61))))
+        (folder / "mels" / f"{i % 3}").mkdir(parents=True, exist_ok=True)
+        np.save(folder / "mels" / f"{i % 3}" / f"{i}.npy", mel.astype(np.float32))
+    return folder
+
+
+@pytest.fixture
+def cli(monkeypatch, place, fastglow_command):
+    monkeypatch.chdir(place)
+    return fastglow_command
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def expected(place: Path) -> dict[str, bytes]:
+    """Every file alone."""
+    out = place / "alone"
+    run(place, "-o", str(out), "--together", "1").wait()
+    found = contents(out)
+    assert len(found) == 40
+    return found
+
+
+def run(place: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fastglow", "vocode", "mels", "-m", "model", "--quiet"]
+    return subprocess.Popen([*command, "--device", "cpu", *arguments], cwd=place)
+
+
+@pytest.mark.parametrize("together", [100, 0])
+def test_files_computed_together_are_those_computed_alone(
+    cli, place, expected, tmp_path, together
+) -> None:
+    status, out, _ = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--together", together)
+    assert status == 0
+    assert "40 files" in out
+    assert contents(tmp_path) == expected
+
+
+def test_shards_together_are_the_whole(cli, expected, tmp_path) -> None:
+    for i in (1, 2, 3):
+        before = set(contents(tmp_path))
+        assert cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--shard", f"{i}/3")[0] == 0
+        assert len(set(contents(tmp_path)) - before) == (14 if i == 1 else 13)
+    assert contents(tmp_path) == expected
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
+def test_a_shard_that_is_none_is_refused(cli, tmp_path, shard) -> None:
+    status, _, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--shard", shard)
+    assert status == 2
+    assert "i from 1 to n" in err
+
+
+def test_the_report_has_a_line_a_file(cli, place, tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        np.save(tmp_path / "in" / f"{name}.npy", np.load(place / "mels" / "0" / "0.npy"))
+    (tmp_path / "in" / "bad.npy").write_bytes(b"no mel")
+    arguments = ("-m", "model", "-o", tmp_path / "out", "--report", tmp_path / "r.jsonl")
+    assert cli("vocode", tmp_path / "in", *arguments)[0] == 2
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    by_name = {Path(line["source"]).stem: line for line in lines}
+    assert set(by_name) == {"a", "b", "bad"}
+    assert "bad.npy" in by_name["bad"]["error"]
+    assert by_name["a"]["samples"] % TINY.hop_length == 0
+    assert by_name["a"]["peak"] > 0
+    status, _, err = cli("vocode", tmp_path / "in", "-m", "model", "--report", tmp_path)
+    assert status == 2
+    assert "report" in err
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(errno.ENOSPC, "space"), (errno.EROFS, "[Rr]ead-only")]
+)
+def test_a_place_that_takes_no_more_gives_one_error(
+    cli, expected, tmp_path, monkeypatch, number, word
+) -> None:
+    room, replace = iter(range(10)), os.replace
+
+    def full(source, target):
+        if next(room, None) is None:
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastglow.atomic.os.replace", full)
+        status, _, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--together", 50)
+    assert status == 2
+    assert err.count("error: ") == 1
+    assert err.count("warning: ") == WARNINGS + 1  # and that there are more
+    assert re.search(word, err)
+    kept = contents(tmp_path)
+    assert len(kept) == 10
+    assert kept.items() <= expected.items()
+    again = ("vocode", "mels", "-m", "model", "-o", tmp_path, "--skip-existing")
+    status, out, _ = cli(*again)
+    assert status == 0
+    assert "10 skipped" in out
+    assert contents(tmp_path) == expected
+
+
+def test_killed_again_and_again_every_file_is_there_once_and_whole(
+    place, expected, tmp_path
+) -> None:
+    rng = random.Random(0)
+    for _ in range(4):
+        process = run(place, "-o", str(tmp_path), "--skip-existing", "--together", "60")
+        before, limit = len(contents(tmp_path)), time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < limit:
+            if len(contents(tmp_path)) > before + rng.randrange(8):
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        process.wait()
+    whole = {name: data for name, data in contents(tmp_path).items() if not hidden(name)}
+    assert whole.items() <= expected.items()
+    assert run(place, "-o", str(tmp_path), "--skip-existing").wait() == 0
+    found = {name: data for name, data in contents(tmp_path).items() if not hidden(name)}
+    assert found == expected
+
+
+def hidden(name: str) -> bool:
+    return Path(name).name.startswith(".")

@@ -1,0 +1,96 @@
+"""The pipeline over many files: what is computed together, what a failure touches, what is held."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fastglow.corpus import AHEAD, BEHIND, READERS, WRITERS, Corpus, Outcome
+from fastglow.errors import EngineError, InputError, OutputError
+
+LENGTHS = [5, 3, 9, 1, 30, 2, 2, 2, 40, 4]  # frames of task i
+
+
+class Files:
+    """Mels in which every number is the task's; the audio of a mel repeats it."""
+
+    def __init__(self, bad: dict[int, tuple[str, Exception]] | None = None) -> None:
+        self.bad = bad or {}
+        self.written: dict[int, np.ndarray] = {}
+        self.groups: list[list[int]] = []
+        self.read_so_far = 0
+
+    def read(self, task: int) -> np.ndarray:
+        self.read_so_far += 1
+        self._fail(task, "read")
+        return np.full((2, LENGTHS[task % len(LENGTHS)]), task, dtype=np.float32)
+
+    def synthesize(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        for mel in mels:
+            self._fail(int(mel[0, 0]), "synthesize")
+        self.groups.append([mel.shape[1] for mel in mels])
+        return [np.repeat(mel[0], 4) for mel in mels]
+
+    def write(self, task: int, audio: np.ndarray) -> int:
+        self._fail(task, "write")
+        self.written[task] = audio
+        return task
+
+    def _fail(self, task: int, where: str) -> None:
+        stage, error = self.bad.get(task, ("", None))
+        if stage == where and error:
+            raise error
+
+    def run(self, tasks: range, frames: int = 10) -> list[Outcome[int, int]]:
+        return list(Corpus(self.read, self.synthesize, self.write, frames).run(tasks))
+
+
+def test_every_task_gets_its_own_audio() -> None:
+    files = Files()
+    outcomes = files.run(range(50))
+    assert sorted(outcome.task for outcome in outcomes) == list(range(50))
+    assert all(o.written == o.task and o.error is None and o.seconds >= 0 for o in outcomes)
+    for task, audio in files.written.items():
+        assert np.array_equal(audio, np.full(4 * LENGTHS[task % len(LENGTHS)], task))
+
+
+def test_as_many_frames_are_computed_together_as_wanted_and_a_long_file_alone() -> None:
+    files = Files()
+    files.run(range(10))
+    assert files.groups == [[5, 3], [9, 1], [30], [2, 2, 2], [40], [4]]
+
+
+@pytest.mark.parametrize("stage", ["read", "synthesize", "write"])
+def test_a_failure_touches_one_file(stage: str) -> None:
+    error = EngineError("not finite") if stage == "synthesize" else InputError("bad")
+    files = Files({6: (stage, error), 7: (stage, error)})
+    outcomes = files.run(range(10))
+    assert {o.task: o.error for o in outcomes if o.error} == {6: error, 7: error}
+    assert set(files.written) == set(range(10)) - {6, 7}
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_written() -> None:
+    files = Files({20: ("write", OutputError("no space"))})
+    with pytest.raises(OutputError, match="no space"):
+        files.run(range(10_000))
+    assert set(range(20)) <= set(files.written)
+    assert files.read_so_far < 20 + 4 * (AHEAD + BEHIND)
+    assert threading.active_count() < 2 + READERS + WRITERS
+
+
+def test_little_is_held_of_much() -> None:
+    files = Files()
+    run = Corpus(files.read, files.synthesize, files.write, 10).run(iter(range(10_000)))
+    for outcome in run:
+        ahead = files.read_so_far - outcome.task
+        assert ahead <= AHEAD + BEHIND + 2 * 10
+        if outcome.task == 500:
+            break
+    run.close()  # type: ignore[attr-defined]
+    assert len(files.written) < 500 + AHEAD + BEHIND + 20
+    deadline = time.monotonic() + 5
+    while threading.active_count() > 1 + READERS + WRITERS and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= 1 + READERS + WRITERS
