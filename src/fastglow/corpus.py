@@ -75,10 +75,15 @@ class Corpus(Generic[Task, Written]):
                             continue
                         task, audio, seconds = item
                         writing.append((task, seconds, writers.submit(self._write, task, audio)))
-                        while len(writing) > BEHIND:
-                            yield _outcome(*writing.popleft())
-                while writing:
-                    yield _outcome(*writing.popleft())
+                        if len(writing) > BEHIND:
+                            yield (last := _outcome(*writing.popleft()))
+                            if isinstance(last.error, OutputError):
+                                raise last.error
+                yield from _rest(writing)
+            except OutputError:
+                writers.shutdown(cancel_futures=True)
+                yield from _rest(writing, stopped=True)
+                raise
             finally:
                 readers.shutdown(cancel_futures=True)
                 writers.shutdown()
@@ -97,12 +102,14 @@ class Corpus(Generic[Task, Written]):
                 break
             task, future = reading.popleft()
             mel = _result(future)
-            count = 0 if isinstance(mel, FastglowError) else mel.shape[1]
-            if group and total + count > self._frames:
+            if isinstance(mel, FastglowError):
+                yield [(task, mel)]
+                continue
+            if group and total + mel.shape[1] > self._frames:
                 yield group
                 group, total = [], 0
             group.append((task, mel))
-            total += count
+            total += mel.shape[1]
         if group:
             yield group
 
@@ -141,7 +148,21 @@ def _result(future: Future[Float32]) -> Float32 | FastglowError:
 def _outcome(task: Task, seconds: float, future: Future[Written]) -> Outcome[Task, Written]:
     try:
         return Outcome(task, written=future.result(), seconds=seconds)
-    except OutputError:
-        raise
     except FastglowError as error:
         return Outcome(task, error=error)
+
+
+def _rest(
+    writing: deque[tuple[Task, float, Future[Written]]], stopped: bool = False
+) -> Iterator[Outcome[Task, Written]]:
+    """What is still being written; the first error that concerns all is raised after the rest."""
+    first: OutputError | None = None
+    while writing:
+        task, seconds, future = writing.popleft()
+        if not future.cancelled():
+            outcome = _outcome(task, seconds, future)
+            yield outcome
+            if isinstance(outcome.error, OutputError):
+                first = first or outcome.error
+    if first and not stopped:
+        raise first

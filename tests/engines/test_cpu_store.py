@@ -1,6 +1,7 @@
 """Packed weights on disk: the same bits, never a damaged file's, and never more than is allowed."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +51,12 @@ def no_packing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastglow.engines.cpu.engine.pack_flow", fail)
 
 
+@pytest.fixture
+def no_packing_later(weights: Weights, request: pytest.FixtureRequest) -> None:
+    audio(weights)
+    request.getfixturevalue("no_packing")
+
+
 @pytest.mark.parametrize("form", ["phases", "published"])
 def test_the_second_load_packs_nothing_and_sounds_the_same(
     weights: Weights, kept: Path, form: str, request: pytest.FixtureRequest
@@ -82,6 +89,32 @@ def test_a_damaged_file_is_packed_anew(weights: Weights, kept: Path, place: int 
     path.write_bytes({"short": whole[: len(whole) // 2], "empty": b""}.get(str(place), damaged))
     assert np.array_equal(audio(weights), expected)
     assert path.read_bytes() == whole
+
+
+def test_a_file_that_only_others_may_touch_serves(
+    weights: Weights, no_packing_later: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(store.os, "utime", refuse)
+    audio(weights)
+
+
+def test_other_code_packs_anew(weights: Weights, kept: Path, monkeypatch) -> None:
+    audio(weights)
+    monkeypatch.setattr(store, "_code", lambda: "another")
+    audio(weights)
+    assert len(files(kept)) == 2
+
+
+def test_what_a_killed_writer_left_goes(weights: Weights, kept: Path) -> None:
+    kept.mkdir(parents=True)
+    for name, age in ((".old.part", 1e4), (".new.part", 0)):
+        (kept / name).write_bytes(b"half")
+        os.utime(kept / name, (time.time() - age,) * 2)
+    audio(weights)
+    assert [path.name for path in kept.glob(".*.part")] == [".new.part"]
 
 
 def test_weights_of_no_file_are_not_kept(kept: Path) -> None:

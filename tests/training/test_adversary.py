@@ -1,9 +1,12 @@
 """The discriminators: what they look at, and whom their gradients reach."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from fastglow.errors import InputError
 from fastglow.training.adversary import (
     Adversary,
     AdversaryConfig,
@@ -66,13 +69,28 @@ def test_neither_side_moves_the_other(pair: tuple[Tensor, Tensor]) -> None:
     adversary = Adversary(SMALL)
     adversary(audio, target)["critic"].backward()
     assert audio.grad is None
-    assert all(bool(p.grad.abs().sum() > 0) for p in adversary.parameters() if p.grad is not None)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adversary.parameters())
     adversary.zero_grad()
     terms = adversary(audio, target)
     (terms["adversarial"] + terms["features"]).backward()
     assert audio.grad is not None
     assert all(p.grad is None for p in adversary.parameters())
     assert all(p.requires_grad for p in adversary.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        (replace(SMALL, periods=(), windows=()), "neither periods nor windows"),
+        (replace(SMALL, windows=(510,)), "multiples of 4"),
+        (replace(SMALL, windows=(2048,), segment=1024), "longer train.adversary.segment"),
+        (replace(SMALL, periods=(4097,), windows=()), "longer train.adversary.segment"),
+    ],
+)
+def test_what_can_look_at_nothing_is_refused(config: AdversaryConfig, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        config.check(4096)
+    replace(SMALL, windows=()).check(4096)
 
 
 def test_they_learn_to_tell_a_hum_from_noise() -> None:

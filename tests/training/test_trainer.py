@@ -87,6 +87,31 @@ def test_another_models_state_is_refused(
         trainer.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"muon": True},
+        {"adversary": AdversaryConfig(1.0, channels=2, periods=(2, 5), windows=(64,))},
+        {"adversary": AdversaryConfig(1.0, channels=4, periods=(2, 3), windows=(64,))},
+        {"objective": "likelihood"},
+    ],
+)
+def test_another_runs_state_is_refused_before_anything_is_copied(
+    config: WaveGlowConfig, waves: list[torch.Tensor], other: dict[str, Any], tmp_path: Path
+) -> None:
+    judges = AdversaryConfig(1.0, channels=2, periods=(2, 3), windows=(64,))
+    trainer = make(config, waves, steps=1, adversary=judges)
+    trainer.save(tmp_path / "state.pt")
+    kind = {name: other.pop(name) for name in ("objective",) if name in other}
+    second = make(config, waves, steps=1, **other)
+    if kind:
+        second = Trainer(second.network, second.segments, second.config, **kind)
+    before = second.weights.clone()
+    with pytest.raises(InputError, match="another objective"):
+        second.load(tmp_path / "state.pt")
+    assert torch.equal(second.weights, before)
+
+
 def test_a_step_that_is_not_finite_is_skipped(
     config: WaveGlowConfig, waves: list[torch.Tensor]
 ) -> None:

@@ -124,6 +124,8 @@ def _count(
     task, written = outcome.task, outcome.written
     if written is None:
         totals.failed.append(str(task.source))
+        if isinstance(outcome.error, OutputError):
+            return  # which ends the run and is told once
         message = str(outcome.error)
         known = str(task.source) in message or str(task.target) in message
         fail(message if known else f"{task.source}: {message}")
@@ -178,8 +180,11 @@ def _opened(report: Path | None) -> Iterator[Tell]:
                 }
             else:
                 entry["error"] = str(outcome.error)
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
+            try:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+            except OSError as error:
+                raise OutputError(f"{report}: cannot be written ({error.strerror})") from None
 
         yield tell
 

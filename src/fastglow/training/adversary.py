@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
+from fastglow.errors import InputError
 from fastglow.training.losses import magnitude
 
 SLOPE = 0.1  # of the leaky units
@@ -42,6 +43,27 @@ class AdversaryConfig:
     channels: int = 16
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     windows: tuple[int, ...] = (512, 1024, 2048)
+
+    def check(self, segment: int) -> None:
+        """Refuse what no discriminator can look at.
+
+        Args:
+            segment: Samples of a segment.
+
+        Raises:
+            InputError: There is nothing to look with, or too little to look at.
+        """
+        heard, widest = min(self.segment or segment, segment), (*self.periods, *self.windows)
+        if not widest:
+            raise InputError("train.adversary has a weight, but neither periods nor windows")
+        odd = [window for window in self.windows if window % 4]
+        if odd:
+            raise InputError(f"train.adversary.windows has {odd[0]}; expected multiples of 4")
+        if heard < max(widest):
+            raise InputError(
+                f"the discriminators look at {heard} samples through periods and windows of up to "
+                f"{max(widest)}; expected longer train.adversary.segment"
+            )
 
 
 class Verdict(NamedTuple):

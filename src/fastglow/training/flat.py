@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +17,11 @@ class Flat:
     Attributes:
         weights: [size].
         gradients: [size], added to by backward passes.
+        layout: The shape of each parameter by name, in their order.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._shapes = {name: p.shape for name, p in module.named_parameters()}
+        self.layout = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self.weights = torch.cat([p.data.flatten() for p in module.parameters()])
         self.gradients = torch.zeros_like(self.weights)
         weights, gradients = self.views(self.weights), self.views(self.gradients)
@@ -28,7 +31,8 @@ class Flat:
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """A tensor of this size as tensors by parameter name."""
         views, at = {}, 0
-        for name, shape in self._shapes.items():
-            views[name] = flat[at : at + shape.numel()].view(shape)
-            at += shape.numel()
+        for name, shape in self.layout.items():
+            size = math.prod(shape)
+            views[name] = flat[at : at + size].view(shape)
+            at += size
         return views

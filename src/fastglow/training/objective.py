@@ -100,12 +100,8 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
         raise InputError(
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
         )
-    heard = config.adversary.segment or config.segment
-    if config.adversary.weight and min(heard, config.segment) < max(config.adversary.windows):
-        raise InputError(
-            f"the discriminators look at {min(heard, config.segment)} samples through windows of "
-            f"{max(config.adversary.windows)}; expected longer train.adversary.segment"
-        )
+    if config.adversary.weight:
+        config.adversary.check(config.segment)
     if config.loss.repulsion and config.batch % 2:
         raise InputError(
             f"the loss's repulsion generates each recording twice; batch is {config.batch}, "
@@ -156,7 +152,11 @@ class InverseObjective(nn.Module):
         self.network, self.config = network, config
         self.analysis = Analysis(network.config, config)
         self.loss = SpectralLoss(config.loss, network.config.sampling_rate)
-        self.adversary = Adversary(config.adversary) if config.adversary.weight else None
+        self.adversary: Adversary | None = None
+        if config.adversary.weight:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                self.adversary = Adversary(config.adversary)
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator) -> None:

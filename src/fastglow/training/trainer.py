@@ -223,6 +223,7 @@ class Trainer:
             "model_config": self.network.config.to_dict(),
             "train_config": asdict(self.config),
             "objective": type(self.objective).__name__,
+            "layout": self._layout(),
             "done": self.done,
             "weights": self.weights,
             "average": self.average,
@@ -235,6 +236,13 @@ class Trainer:
             ],
         }
 
+    def _layout(self) -> list[Any]:
+        """What must be alike for a state to fit."""
+        critic, config = self._critic, self.config.adversary
+        optimizers = [type(optimizer).__name__ for optimizer in self.optimizers]
+        judges = [config.periods, config.windows, critic.layout] if critic else []
+        return [self._flat.layout, optimizers, judges]
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
 
@@ -243,14 +251,9 @@ class Trainer:
         """
         if state["model_config"] != self.network.config.to_dict():
             raise InputError("the training state is of a model with other hyperparameters")
-        mine = self.state_dict()
-        if (state["objective"], len(state["optimizers"])) != (
-            mine["objective"],
-            len(mine["optimizers"]),
-        ):
+        if any(state[name] != self.state_dict()[name] for name in ("objective", "layout")):
             raise InputError(
-                "the training state is of another objective or another train.muon "
-                "or train.adversary"
+                "the training state is of another objective, train.muon or train.adversary"
             )
         self.done = int(state["done"])
         for name in ("weights", "average", "running_norm", "skipped"):
@@ -286,7 +289,15 @@ class Trainer:
             return dict(state["train_config"])
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (UnpicklingError, OSError, RuntimeError, EOFError, LookupError, TypeError) as error:
+        except (
+            UnpicklingError,
+            OSError,
+            RuntimeError,
+            EOFError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             raise InputError(f"{path}: cannot be read as a training state ({reason})") from None
 

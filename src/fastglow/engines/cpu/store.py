@@ -9,19 +9,22 @@ on the numbers of every flow, each flow behind its own SHA-256 in the header.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import mmap
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastglow import __version__
 from fastglow.atomic import replacing
 from fastglow.cache import LIMIT_NAME, cache_folder
 from fastglow.engines.cpu.ir import Shape
@@ -34,6 +37,14 @@ PAGE, LINE = 4096, 64  # bytes: where the numbers begin, and every array
 SMALLEST = 1 << 25  # bytes; what is less is packed in no time
 LIMIT = 4.0  # GB of all such files, unless LIMIT_NAME says otherwise
 PREFIX = "packed-"
+ABANDONED = 3600  # seconds after which a part of a file is nobody's
+CODE = (
+    "plan/plan.py",
+    "plan/rewrite.py",
+    "engines/cpu/context.py",
+    "engines/cpu/pack.py",
+    "engines/cpu/store.py",
+)
 
 
 class Store:
@@ -46,7 +57,7 @@ class Store:
 
     def __init__(self, plan: Plan, shape: Shape) -> None:
         source, folder, self._limit = plan.weights.provenance, cache_folder(), _limit()
-        what = [__version__, source.sha256, source.dialect, plan.conditioning, repr(shape)]
+        what = [_code(), source.sha256, source.dialect, plan.conditioning, repr(shape)]
         what.append(json.dumps(plan.config.to_dict(), sort_keys=True))
         key = hashlib.sha256("\0".join(what).encode()).hexdigest()[:24]
         usable = folder is not None and source.sha256 and self._limit
@@ -54,18 +65,23 @@ class Store:
 
     def load(self, threads: int) -> list[PackedFlow] | None:
         """The flows, or None if they are not there or damaged."""
+        if self._path is None or not self._path.exists():
+            return None
         try:
-            if self._path is None or not self._path.exists():
-                return None
-            os.utime(self._path)  # what was used last goes last
+            with suppress(OSError):  # a cache that only others may write serves all the same
+                os.utime(self._path)  # what was used last goes last
             with self._path.open("rb") as file:
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header, begin = _header(held)
             with ThreadPoolExecutor(threads) as pool:  # which also brings the pages in
                 whole = all(pool.map(lambda flow: _intact(held, begin, flow), header["flows"]))
-            return [_unpack(held, begin, flow) for flow in header["flows"]] if whole else None
+            if whole:
+                return [_unpack(held, begin, flow) for flow in header["flows"]]
         except (OSError, ValueError, LookupError, TypeError):
-            return None
+            pass
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        return None
 
     def save(self, flows: Sequence[PackedFlow]) -> None:
         """Keep the flows, if there is room; the files used longest ago make some."""
@@ -73,6 +89,8 @@ class Store:
         if self._path is None or not SMALLEST <= size <= self._limit:
             return
         try:
+            if self._path.exists():  # another process was faster, and may be reading
+                return
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _make_room(self._path.parent, int(self._limit) - size)
             if shutil.disk_usage(self._path.parent).free < 2 * size:
@@ -81,6 +99,15 @@ class Store:
                 _write(part, flows)
         except OSError:
             pass  # packing again costs seconds, nothing else
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that the numbers and their order depend on."""
+    digest, root = hashlib.sha256(), resources.files("fastglow")
+    for name in CODE:
+        digest.update(root.joinpath(name).read_bytes())
+    return digest.hexdigest()
 
 
 def _limit() -> float:
@@ -101,6 +128,9 @@ def _limit() -> float:
 
 def _make_room(folder: Path, room: int) -> None:
     """Remove what was used longest ago until the files fit into ``room`` bytes."""
+    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        if time.time() - part.stat().st_mtime > ABANDONED:
+            part.unlink(missing_ok=True)
     files = sorted((path.stat().st_mtime, path) for path in folder.glob(f"{PREFIX}*"))
     total = sum(path.stat().st_size for _, path in files)
     for _, path in files:
