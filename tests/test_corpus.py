@@ -73,9 +73,9 @@ def test_a_failure_touches_one_file(stage: str) -> None:
 def test_a_full_disk_stops_the_run_and_keeps_what_is_written() -> None:
     before, seen = threading.active_count(), {}
     files = Files({20: ("write", OutputError("no space"))})
+    run = Corpus(files.read, files.synthesize, files.write, 10).run(range(10_000))
     with pytest.raises(OutputError, match="no space"):
-        for outcome in Corpus(files.read, files.synthesize, files.write, 10).run(range(10_000)):
-            seen[outcome.task] = outcome.written
+        seen.update((outcome.task, outcome.written) for outcome in run)
     assert set(range(20)) <= set(files.written)
     assert seen.pop(20) is None
     assert seen == {task: task for task in files.written}  # each is told
