@@ -69,7 +69,7 @@ class Corpus(Generic[Task, Written]):
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
             try:
                 for group in self._groups(iter(tasks), readers):
-                    for item in self._compute(group):
+                    for item in [group] if isinstance(group, Outcome) else self._compute(group):
                         if isinstance(item, Outcome):
                             yield item
                             continue
@@ -90,10 +90,10 @@ class Corpus(Generic[Task, Written]):
 
     def _groups(
         self, tasks: Iterator[Task], readers: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[Task, Float32 | FastglowError]]]:
-        """Tasks with their mels, or why they have none, as many as are computed together."""
+    ) -> Iterator[list[tuple[Task, Float32]] | Outcome[Task, Written]]:
+        """Tasks with their mels, as many as are computed together; what cannot be read at once."""
         reading: deque[tuple[Task, Future[Float32]]] = deque()
-        group: list[tuple[Task, Float32 | FastglowError]] = []
+        group: list[tuple[Task, Float32]] = []
         total = 0
         while True:
             while len(reading) < AHEAD and (task := next(tasks, None)) is not None:
@@ -101,9 +101,10 @@ class Corpus(Generic[Task, Written]):
             if not reading:
                 break
             task, future = reading.popleft()
-            mel = _result(future)
-            if isinstance(mel, FastglowError):
-                yield [(task, mel)]
+            try:
+                mel = future.result()
+            except FastglowError as error:
+                yield Outcome(task, error=error)
                 continue
             if group and total + mel.shape[1] > self._frames:
                 yield group
@@ -114,35 +115,22 @@ class Corpus(Generic[Task, Written]):
             yield group
 
     def _compute(
-        self, group: list[tuple[Task, Float32 | FastglowError]]
+        self, group: list[tuple[Task, Float32]]
     ) -> Iterator[tuple[Task, Float32, float] | Outcome[Task, Written]]:
         """Each task's audio, and the seconds it took; or its outcome, if it failed."""
-        for task, found in group:
-            if isinstance(found, FastglowError):
-                yield Outcome(task, error=found)
-        ready = [(task, mel) for task, mel in group if not isinstance(mel, FastglowError)]
-        if not ready:
-            return
         began = time.perf_counter()
         try:
-            audios = self._synthesize([mel for _, mel in ready])
+            audios = self._synthesize([mel for _, mel in group])
         except FastglowError as error:
-            if len(ready) == 1:
-                yield Outcome(ready[0][0], error=error)
+            if len(group) == 1:
+                yield Outcome(group[0][0], error=error)
                 return
-            for item in ready:  # whose fault it was
+            for item in group:  # whose fault it was
                 yield from self._compute([item])
             return
-        took = (time.perf_counter() - began) / sum(mel.shape[1] for _, mel in ready)
-        for (task, mel), audio in zip(ready, audios, strict=True):
+        took = (time.perf_counter() - began) / sum(mel.shape[1] for _, mel in group)
+        for (task, mel), audio in zip(group, audios, strict=True):
             yield task, audio, took * mel.shape[1]
-
-
-def _result(future: Future[Float32]) -> Float32 | FastglowError:
-    try:
-        return future.result()
-    except FastglowError as error:
-        return error
 
 
 def _outcome(task: Task, seconds: float, future: Future[Written]) -> Outcome[Task, Written]:

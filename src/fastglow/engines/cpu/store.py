@@ -38,13 +38,7 @@ SMALLEST = 1 << 25  # bytes; what is less is packed in no time
 LIMIT = 4.0  # GB of all such files, unless LIMIT_NAME says otherwise
 PREFIX = "packed-"
 ABANDONED = 3600  # seconds after which a part of a file is nobody's
-CODE = (
-    "plan/plan.py",
-    "plan/rewrite.py",
-    "engines/cpu/context.py",
-    "engines/cpu/pack.py",
-    "engines/cpu/store.py",
-)
+CODE = ("checkpoint", "plan", "engines", "engines/cpu")  # folders, from a file's bytes to packed
 
 
 class Store:
@@ -105,8 +99,10 @@ class Store:
 def _code() -> str:
     """A digest of the code that the numbers and their order depend on."""
     digest, root = hashlib.sha256(), resources.files("fastglow")
-    for name in CODE:
-        digest.update(root.joinpath(name).read_bytes())
+    for folder in CODE:
+        for file in sorted(root.joinpath(folder).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py"):
+                digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
