@@ -1,5 +1,6 @@
 """Streamed audio is bit for bit that of the whole utterance."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastglow.engines.cpu.stream as stream_module
 from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.engines.cpu import CpuEngine
-from fastglow.errors import InputError
+from fastglow.engines.cpu.stream import Reach
+from fastglow.errors import EngineError, InputError
+from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
+from fastglow.plan.evaluate import _conditioning_input, _flow
 from fastglow.vocoder import Vocoder
 
 from models import RAGGED, TINY, random_input, random_weights
@@ -18,9 +23,8 @@ from models import RAGGED, TINY, random_input, random_weights
 # A receptive field of a few frames, so that short streams have a middle.
 CONFIG = replace(TINY, n_flows=3, wn=WNConfig(n_layers=5, n_channels=8))
 WEIGHTS = random_weights(CONFIG)
-VOCODERS = {
-    form: Vocoder(WEIGHTS, CpuEngine(Plan(WEIGHTS, form))) for form in ("phases", "published")
-}
+PLANS = {form: Plan(WEIGHTS, form) for form in ("phases", "published")}
+VOCODERS = {form: Vocoder(WEIGHTS, CpuEngine(plan)) for form, plan in PLANS.items()}
 
 
 def cut(mel, sizes):
@@ -48,7 +52,8 @@ def test_streamed_equals_whole(form, total, sizes, frames, seed):
 
 
 def test_audio_comes_before_the_mel_has_ended():
-    before, after = CONFIG.receptive_field
+    vocoder = VOCODERS["phases"]
+    lookahead = vocoder.engine.stream(SeededNoise((0,), 1.0)).lookahead
     mel = random_input(CONFIG, 100)[0][0].astype(np.float32)
     seen = []
 
@@ -57,10 +62,84 @@ def test_audio_comes_before_the_mel_has_ended():
             seen.append(piece.shape[1])
             yield piece
 
-    first = next(VOCODERS["phases"].stream(chunks(), frames=10))
-    assert len(first) >= 10 * 256
-    assert sum(seen) <= 20 + after
-    assert before == after + CONFIG.mel_taps - 1
+    first = next(vocoder.stream(chunks(), frames=10))
+    assert lookahead < 10
+    assert sum(seen) == 10
+    assert len(first) == (10 - lookahead) * CONFIG.hop_length
+
+
+def test_the_lookahead_of_the_published_model_is_its_receptive_field():
+    config = WaveGlowConfig()
+    assert config.n_flows * Reach.of(config).delay == config.receptive_field[1]
+
+
+def recomputed(mel, sizes, lookahead, noise):
+    """The audio by definition, in float64: at each push every flow makes all of its input anew, as
+    if the utterance ended with what has come, and gives what is then far enough behind."""
+    plan, count = PLANS["phases"], CONFIG.n_flows
+    share, rest = divmod(lookahead, count)
+    delays = [share + (k < rest) for k in range(count)]
+    phases = CONFIG.phases
+    latent = noise.reshape(-1, CONFIG.n_group).T
+    inputs = [np.zeros((CONFIG.n_group, 0)) for _ in range(count + 1)]
+    bounds = np.minimum(np.cumsum([0, *sizes]), mel.shape[1])
+    for end in [*bounds[1:], None]:  # None: nothing more will come
+        last = mel.shape[1] if end is None else end
+        inputs[0] = latent[:, : last * phases]
+        for k, delay in enumerate(delays):
+            x = inputs[k].copy()
+            flow = plan.flow(count - 1 - k)
+            if not x.shape[1]:
+                continue
+            columns = _conditioning_input(plan, mel[:, : x.shape[1] // phases])
+            x[-flow.channels :] = _flow(flow, x[-flow.channels :], columns)
+            given = x.shape[1] if end is None else max(0, x.shape[1] - delay * phases)
+            before = inputs[k + 1].shape[1]
+            inputs[k + 1] = np.concatenate([inputs[k + 1], x[:, before:given]], axis=1)
+    return inputs[-1].T.reshape(-1)
+
+
+@pytest.mark.parametrize("lookahead", range(5))
+def test_a_shorter_lookahead_is_what_it_says(lookahead):
+    mel = random_input(CONFIG, 40)[0][0]
+    sizes = [7, 1, 16, 3, 13]
+    state = VOCODERS["phases"].engine.stream(SeededNoise((5,), 0.7), lookahead)
+    whole = CONFIG.n_flows * Reach.of(CONFIG).delay
+    assert state.lookahead == min(lookahead, whole)
+    pieces = [state.push(part.astype(np.float32)) for part in cut(mel, sizes)]
+    given = np.cumsum([len(piece) for piece in pieces]) // CONFIG.hop_length
+    assert list(given) == [max(0, n - state.lookahead) for n in np.cumsum(sizes)]
+    audio = np.concatenate([*pieces, state.finish()])
+    noise = 0.7 * normal(5, len(audio)).astype(np.float64)
+    expected = recomputed(mel, sizes, state.lookahead, noise)
+    assert np.abs(audio - expected).max() < 1e-5 * np.abs(expected).max()
+    exact = VOCODERS["phases"].synthesize(mel.astype(np.float32), seed=5, sigma=0.7)
+    assert np.array_equal(audio, exact) == (lookahead >= whole)
+
+
+def test_pushes_wider_than_the_buffers(monkeypatch):
+    monkeypatch.setattr(stream_module, "WIDEST", 1)  # 16 frames at a time
+    mel = random_input(CONFIG, 90)[0][0].astype(np.float32)
+    pieces = list(VOCODERS["phases"].stream([mel], seed=3))
+    assert np.array_equal(np.concatenate(pieces), VOCODERS["phases"].synthesize(mel, seed=3))
+
+
+def test_streams_side_by_side_do_not_mix():
+    vocoder = VOCODERS["phases"]
+    mels = random_input(CONFIG, 60, 3)[0].astype(np.float32)
+    streams = [vocoder.stream(cut(mel, [5 + i]), seed=i, frames=1) for i, mel in enumerate(mels)]
+    pieces = [[] for _ in mels]
+    for audios in itertools.zip_longest(*streams):
+        for found, audio in zip(pieces, audios, strict=True):
+            found.extend([] if audio is None else [audio])
+    for i, (mel, found) in enumerate(zip(mels, pieces, strict=True)):
+        assert np.array_equal(np.concatenate(found), vocoder.synthesize(mel, seed=i))
+
+
+def test_audio_that_is_not_finite_raises():
+    state = VOCODERS["phases"].engine.stream(SeededNoise((0,), 5e37))
+    with pytest.raises(EngineError, match="finite"):
+        state.push(np.zeros((8, 30), np.float32))
 
 
 def test_the_published_receptive_field():
@@ -80,7 +159,7 @@ def test_a_bad_chunk_is_named(chunk):
 def test_nothing_in_nothing_out_and_bad_arguments():
     vocoder = VOCODERS["phases"]
     assert list(vocoder.stream([])) == []
-    for bad in ({"frames": 0}, {"frames": 1.5}, {"sigma": -1}, {"seed": -1}):
+    for bad in ({"frames": 0}, {"frames": 1.5}, {"sigma": -1}, {"seed": -1}, {"lookahead": -1}):
         with pytest.raises(InputError):
             vocoder.stream([], **bad)
     ragged = random_weights(RAGGED)

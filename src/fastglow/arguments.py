@@ -36,6 +36,16 @@ def whole_numbers(values: Any, what: str) -> list[int]:
     return [int(value) for value in array]
 
 
+def at_least(name: str, value: object, least: int) -> None:
+    """Raise unless the value is a whole number that is not too small.
+
+    Raises:
+        InputError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name}={value!r}: expected a whole number of {least} or more")
+
+
 def choose(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raise unless the value is one of those known.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastglow import noise as noise_module
 from fastglow import streaming
-from fastglow.arguments import as_float32, check_settings, whole_numbers
+from fastglow.arguments import as_float32, at_least, check_settings, whole_numbers
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig
 from fastglow.engines.base import Engine, Noise
@@ -171,7 +171,13 @@ class Vocoder:
         return audio[0] if mels.ndim == 2 else audio
 
     def stream(
-        self, mel_chunks: Iterable[Any], *, sigma: float = 0.6, seed: int = 0, frames: int = 128
+        self,
+        mel_chunks: Iterable[Any],
+        *,
+        sigma: float = 0.6,
+        seed: int = 0,
+        frames: int = 64,
+        lookahead: int | None = None,
     ) -> Iterator[Float32]:
         """Speech while the mel is still coming in: the very samples of the whole utterance.
 
@@ -179,25 +185,27 @@ class Vocoder:
             mel_chunks: [n_mel, frames] each, of any lengths, natural log, numpy or torch.
             sigma: Scale of the noise.
             seed: As for :meth:`synthesize`.
-            frames: Audio is given for at least so many frames at a time. Every time, the
-                receptive field around them (195 frames in a published model) is computed too.
+            frames: How many new frames are waited for before they are computed together: fewer
+                give audio sooner, more cost less.
+            lookahead: How many frames must have come past a frame before its audio is given.
+                None: as many as it depends on (96 in a published model, 1.1 s), which makes the
+                samples of the whole. With fewer the audio comes sooner and is another: what lies
+                beyond counts as if the utterance ended there.
 
         Yields:
-            float32 audio [samples]. The audio of a frame comes once the frames after it that
-            it depends on (96 in a published model, 1.1 s) have come, or the mel has ended.
+            float32 audio [samples], as it becomes known.
 
         Raises:
             InputError: A chunk or an argument is unusable.
             EngineError: The audio is not finite.
         """
         check_settings(sigma, 0.0)
-        noise_module.check_seed(seed)
-        if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-            raise InputError(f"frames={frames!r}: expected a whole number of 1 or more")
+        noise = SeededNoise((noise_module.check_seed(seed),), sigma)
+        at_least("frames", frames, 1)
+        if lookahead is not None:
+            at_least("lookahead", lookahead, 0)
         chunks = streaming.checked(mel_chunks, self.config.n_mel_channels)
-        return streaming.stream(
-            self.engine, self.config, chunks, sigma=sigma, seed=seed, frames=frames
-        )
+        return streaming.stream(self.engine.stream(noise, lookahead), chunks, frames)
 
     def _check_mel(
         self,

@@ -108,7 +108,7 @@ def test_an_interrupted_call_leaves_the_engine_usable(monkeypatch):
     """The main thread is stopped between two jobs while helpers still compute."""
     mel, noise = random_input(TINY, 400)
     engine = CpuEngine(Plan(random_weights(TINY)), threads=3)
-    expected, flow, calls = run(engine, mel, noise), engine._flow, []
+    expected, flow, calls = run(engine, mel, noise), engine._machine._flow, []
 
     def interrupted(job, scratch):
         calls.append(job)
@@ -118,10 +118,10 @@ def test_an_interrupted_call_leaves_the_engine_usable(monkeypatch):
 
     for _ in range(20):
         calls.clear()
-        monkeypatch.setattr(engine, "_flow", interrupted)
+        monkeypatch.setattr(engine._machine, "_flow", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(engine, mel, noise)
-        monkeypatch.setattr(engine, "_flow", flow)
+        monkeypatch.setattr(engine._machine, "_flow", flow)
         assert np.array_equal(run(engine, mel, noise), expected)
 
 

@@ -48,7 +48,7 @@ def no_packing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("packed again")
 
-    monkeypatch.setattr("fastglow.engines.cpu.engine.pack_flow", fail)
+    monkeypatch.setattr("fastglow.engines.cpu.machine.pack_flow", fail)
 
 
 @pytest.fixture

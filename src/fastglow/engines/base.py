@@ -13,10 +13,43 @@ from fastglow.noise import SeededNoise
 Float32 = NDArray[np.float32]
 Noise = Float32 | SeededNoise
 
+NO_PHASES = "cannot stream: the hop is no whole number of steps"
+NOT_FINITE = (
+    "the audio holds values that are not finite; the mel may be far outside the model's range "
+    "(run `fastglow doctor` on it)"
+)
+
 
 def padded(count: int, multiple: int) -> int:
     """``count`` rounded up to a multiple."""
     return -(-count // multiple) * multiple
+
+
+class Stream(Protocol):
+    """One utterance whose mel comes in parts.
+
+    Attributes:
+        lookahead: Frames that must have come past a frame before its audio is given.
+    """
+
+    @property
+    def lookahead(self) -> int: ...  # noqa: D102
+
+    def push(self, mel: Float32) -> Float32:
+        """Audio [samples] that new frames [n_mel, frames] bring within reach; maybe none.
+
+        Raises:
+            EngineError: The audio is not finite, or memory ran out.
+        """
+        ...
+
+    def finish(self) -> Float32:
+        """Audio [samples] of all that is still missing; nothing can be pushed after it.
+
+        Raises:
+            EngineError: As for :meth:`push`.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -54,6 +87,19 @@ class Engine(Protocol):
 
         Raises:
             EngineError: The result is not finite, or memory ran out.
+        """
+        ...
+
+    def stream(self, noise: SeededNoise, lookahead: int | None = None) -> Stream:
+        """Begin an utterance whose mel comes in parts.
+
+        Args:
+            noise: Of one row.
+            lookahead: Frames to wait for past a frame; what lies beyond them counts as if the
+                utterance ended there. None: as many as it takes to make the samples of the whole.
+
+        Raises:
+            InputError: The model's hop is no whole number of steps.
         """
         ...
 

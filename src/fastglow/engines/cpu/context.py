@@ -17,12 +17,9 @@ class _Index(IntEnum):
 
 
 class Job(_Index):
-    """One pass over a tile: numbers, then addresses."""
+    """One flow over a run of frames: numbers, then addresses."""
 
     PHASES = auto()  # P
-    FRAMES = auto()  # frames of the tile, halo included
-    CORE_FIRST = auto()  # first frame that the coupling writes
-    CORE_LAST = auto()  # one past the last
     CHUNKS = auto()  # tasks a phase
     CHUNK = auto()  # blocks a task
     PITCH = auto()
@@ -36,25 +33,34 @@ class Job(_Index):
     CHANGED_AT = auto()  # first audio row that the coupling changes
     FLOW_AT = auto()  # first audio row of this flow
     AUDIO_PITCH = auto()  # of the whole utterance's audio planes
-    AUDIO_FRAME = auto()  # where the tile starts in them, guard included
+    AUDIO_FRAME = auto()  # where frame 0 is in them, guard included
     MEL_ROWS = auto()  # M, or M*G in the published form
     MEL_TAPS = auto()  # J, or 1
     MEL_PITCH = auto()
-    MEL_FRAME = auto()  # where the tile starts in a mel row, guard included
+    MEL_FRAME = auto()  # where frame 0 is in a mel row, guard included
     MEL_PHASE = auto()  # floats from one phase's conditioning input to the next (0: shared)
     MEL = auto()
     MASK = auto()  # [pitch of the audio], 1 inside utterances
     AUDIO_IN = auto()  # [P, n_group, audio pitch]
     AUDIO_OUT = auto()
-    STREAM_A = auto()  # [P, C, pitch]
-    STREAM_B = auto()
-    OUTPUT = auto()  # [P, n padded, pitch]
     OUTPUT_ROWS = auto()  # n, padded to a whole group
     ZEROS = auto()  # at least a block of zeros
     LAYER_TABLE = auto()  # [L, len(Layer)]
+    STAGE_TABLE = auto()  # [L + 1, len(Stage)]
     INVERSE = auto()  # [n, n]
     COUNTERS = auto()  # [stages, 16]: tasks claimed at 0, done at 8
     YIELD = auto()  # a function that lets another thread run
+
+
+class Stage(_Index):
+    """What a layer, or at last the coupling, computes of a run, from what and to where."""
+
+    FIRST = auto()  # first frame
+    LAST = auto()  # one past the last
+    INPUT = auto()  # [P, C, pitch], the residual stream; layer 0 reads the audio
+    RESULT = auto()  # [P, C, pitch], the next one
+    SUMS = auto()  # [P, n padded, pitch], the output rows so far
+    OUTPUT = auto()  # [P, n padded, pitch], with this layer's share; may be the same
 
 
 class Layer(_Index):

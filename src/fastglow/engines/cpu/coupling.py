@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import llvmlite.ir as ir
 
-from fastglow.engines.cpu.context import Job
+from fastglow.engines.cpu.context import Job, Stage
 from fastglow.engines.cpu.functions import exp
 from fastglow.engines.cpu.ir import I64, PTR, Emitter, Shape, Value
 
 
 def emit_coupling(module: ir.Module, shape: Shape) -> ir.Function:
-    """coupling(job, scratch, phase, first frame, last frame).
+    """coupling(job, stage, scratch, phase, first frame, last frame).
 
     changed = (changed - b) * exp(-log_s), then the inverse 1x1 convolution, in float32.
     """
-    e = Emitter(module, "coupling", [PTR, PTR, I64, I64, I64], shape)
-    job, scratch, phase, begin, end = e.args
+    e = Emitter(module, "coupling", [PTR, PTR, PTR, I64, I64, I64], shape)
+    job, stage, scratch, phase, begin, end = e.args
 
     def number(field: Job) -> Value:
         return e.field(job, field)
@@ -37,7 +37,7 @@ def emit_coupling(module: ir.Module, shape: Shape) -> ir.Function:
         frame = e.add(begin, e.mul(index, shape.lanes))
         audio = e.at(address(Job.AUDIO_IN), e.add(base, frame))
         target = e.at(address(Job.AUDIO_OUT), e.add(base, frame))
-        out = e.at(address(Job.OUTPUT), e.add(outputs, number(Job.GUARD), frame))
+        out = e.at(e.pointer(stage, Stage.SUMS), e.add(outputs, number(Job.GUARD), frame))
 
         def gather(row: Value) -> None:
             e.store(e.load(audio, e.mul(e.add(flow, row), pitch)), scratch, e.mul(row, shape.lanes))

@@ -12,7 +12,7 @@ from functools import partial
 
 import llvmlite.ir as ir
 
-from fastglow.engines.cpu.context import Job, Layer
+from fastglow.engines.cpu.context import Job, Layer, Stage
 from fastglow.engines.cpu.coupling import emit_coupling
 from fastglow.engines.cpu.ir import I32, I64, PTR, Emitter, Shape, Value
 from fastglow.engines.cpu.layers import emit_layer, emit_products
@@ -40,13 +40,13 @@ def _emit_flow(
     layers: dict[tuple[bool, bool], ir.Function],
     coupling: ir.Function,
 ) -> None:
-    """flow(job, scratch): one flow over one tile, all its layers and the coupling."""
+    """flow(job, scratch): one flow over a run of frames, all its layers and the coupling."""
     e = Emitter(module, "flow", [PTR, PTR], shape, exported=True)
     job, scratch = e.args
     count, table = e.field(job, Job.LAYERS), e.pointer(job, Job.LAYER_TABLE)
-    frames = e.field(job, Job.FRAMES)
+    stages = e.pointer(job, Job.STAGE_TABLE)
 
-    def layer(index: Value, phase: Value, first: Value, last: Value) -> None:
+    def layer(index: Value, place: Value, phase: Value, first: Value, last: Value) -> None:
         row = e.b.gep(table, [e.mul(index, len(Layer))], source_etype=I64)
         is_first = e.b.icmp_signed("==", index, I64(0))
         is_last = e.b.icmp_signed("==", e.add(index, 1), count)
@@ -56,18 +56,19 @@ def _emit_flow(
                 is_last if wants_last else e.b.not_(is_last),
             )
             with e.b.if_then(match):
-                e.b.call(function, [job, row, scratch, index, phase, first, last])
+                e.b.call(function, [job, row, place, scratch, index, phase, first, last])
 
-    def couple(phase: Value, first: Value, last: Value) -> None:
-        e.b.call(coupling, [job, scratch, phase, first, last])
+    def couple(place: Value, phase: Value, first: Value, last: Value) -> None:
+        e.b.call(coupling, [job, place, scratch, phase, first, last])
 
     def stage(index: Value) -> None:
-        core = e.field(job, Job.CORE_FIRST), e.field(job, Job.CORE_LAST)
+        place = e.b.gep(stages, [e.mul(index, len(Stage))], source_etype=I64)
+        frames = e.field(place, Stage.FIRST), e.field(place, Stage.LAST)
         with e.b.if_else(e.less(index, count)) as (is_layer, is_coupling):
             with is_layer:
-                _run_tasks(e, job, index, partial(layer, index), I64(0), frames)
+                _run_tasks(e, job, index, partial(layer, index, place), *frames)
             with is_coupling:
-                _run_tasks(e, job, index, couple, *core)
+                _run_tasks(e, job, index, partial(couple, place), *frames)
 
     e.loop(0, e.add(count, 1), stage)
     e.end()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
-from fastglow.engines.cpu.context import Job, Layer
+from fastglow.engines.cpu.context import Job, Layer, Stage
 from fastglow.engines.cpu.ir import I64, PTR, VECTORS, Emitter, Shape, Value
 from fastglow.engines.cpu.products import emit_gate, emit_linear, emit_pack
 
@@ -39,7 +39,8 @@ class _Block:
         self.e, self.shape, self.kernel, self.first = e, shape, kernel, first
         self.gate, self.linear = products.gate[width], products.linear[width]
         self.pack = products.pack[width]
-        self.job, self.layer, self.scratch, self.index, self.phase, self.frame = e.args[:6]
+        self.job, self.layer, self.stage, self.scratch = e.args[:4]
+        self.index, self.phase, self.frame = e.args[4:7]
 
     def number(self, field: Job) -> Value:
         return self.e.field(self.job, field)
@@ -66,11 +67,8 @@ class _Block:
         frames = e.div(moved, phases)
         return e.b.sub(moved, e.mul(frames, phases)), e.add(frames, -(1 << 20))
 
-    def stream(self, odd: bool) -> Value:
-        """The residual stream that this layer writes (odd) or reads: they alternate."""
-        e = self.e
-        parity = e.b.trunc(e.add(self.index, int(odd)), ir.IntType(1))
-        return e.b.select(parity, self.address(Job.STREAM_B), self.address(Job.STREAM_A))
+    def place(self, field: Stage) -> Value:
+        return self.e.pointer(self.stage, field)
 
     def inputs(self) -> tuple[Value, Value, Value]:
         """Pack the taps and the mel; returns (rows of taps, mel panel, rows of mel)."""
@@ -84,7 +82,7 @@ class _Block:
             for j in range(self.kernel):
                 phase, shift = self.tap(j, dilation)
                 frame = e.add(guard, self.frame, shift)
-                source = self.plane(self.stream(odd=False), phase, channels, pitch, frame)
+                source = self.plane(self.place(Stage.INPUT), phase, channels, pitch, frame)
                 e.b.call(self.pack, [source, pitch, channels, panel])
                 panel = e.at(panel, e.mul(self.units(channels), self.shape.block))
             rows = e.mul(self.units(channels), self.kernel)
@@ -151,8 +149,8 @@ class _Block:
         """The next residual stream; layer 0 adds ``start`` of the audio, the others x."""
         e, shape, channels = self.e, self.shape, self.number(Job.CHANNELS)
         pitch, frame = self.number(Job.PITCH), e.add(self.number(Job.GUARD), self.frame)
-        here = self.plane(self.stream(odd=False), self.phase, channels, pitch, frame)
-        out = self.plane(self.stream(odd=True), self.phase, channels, pitch, frame)
+        here = self.plane(self.place(Stage.INPUT), self.phase, channels, pitch, frame)
+        out = self.plane(self.place(Stage.RESULT), self.phase, channels, pitch, frame)
         given = self.units(self.number(Job.GIVEN_ROWS)) if self.first else I64(0)
         k = self.units(channels)
         centre = e.at(self.scratch, e.mul(given, self.kernel // 2, shape.block))
@@ -176,18 +174,20 @@ class _Block:
         e, shape, channels = self.e, self.shape, self.number(Job.CHANNELS)
         pitch, rows = self.number(Job.PITCH), self.number(Job.OUTPUT_ROWS)
         frame, k = e.add(self.number(Job.GUARD), self.frame), self.units(channels)
-        out = self.plane(self.address(Job.OUTPUT), self.phase, rows, pitch, frame)
+        sums = self.plane(self.place(Stage.SUMS), self.phase, rows, pitch, frame)
+        out = self.plane(self.place(Stage.OUTPUT), self.phase, rows, pitch, frame)
         mask = e.at(self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame))
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)
             weight = e.at(self.weight(Layer.OUTPUT), e.mul(row, k))
             bias = e.at(self.weight(Layer.OUTPUT_BIAS), row)
-            place = e.at(out, e.mul(row, pitch))
-            source = self.address(Job.ZEROS) if self.first else place
+            offset = e.mul(row, pitch)
+            source = self.address(Job.ZEROS) if self.first else e.at(sums, offset)
             step = I64(0) if self.first else pitch
             products = [acts, weight, k, acts, weight, I64(0)]
-            e.b.call(self.linear, [*products, bias, source, step, mask, place, pitch])
+            target = e.at(out, offset)
+            e.b.call(self.linear, [*products, bias, source, step, mask, target, pitch])
 
         e.loop(0, e.div(rows, shape.rows), one)
 
@@ -195,9 +195,9 @@ class _Block:
 def emit_layer(
     module: ir.Module, products: Products, shape: Shape, kernel: int, *, first: bool, last: bool
 ) -> ir.Function:
-    """layer(job, layer, scratch, index, phase, first frame, last frame)."""
+    """layer(job, layer, stage, scratch, index, phase, first frame, last frame)."""
     name = f"layer_{'first' if first else 'next'}_{'last' if last else 'inner'}"
-    kinds = [PTR, PTR, PTR, I64, I64, I64]
+    kinds = [PTR, PTR, PTR, PTR, I64, I64, I64]
     blocks = {}
     for width in range(1, VECTORS + 1):
         e = Emitter(module, f"{name}_{width}", kinds, shape)

@@ -39,6 +39,12 @@ class PackedFlow:
     table: Int64
     arrays: tuple[Float32, ...]
 
+    def rows_of(self, plane: Float32) -> Float32:
+        """This flow's output rows [P, rows, pitch] within a buffer for those of any flow."""
+        phases, _, pitch = plane.shape
+        flat = plane.reshape(-1)[: phases * self.output_rows * pitch]
+        return flat.reshape(phases, self.output_rows, pitch)
+
 
 def aligned(shape: tuple[int, ...]) -> Float32:
     """float32 zeros on a 64-byte boundary, so that no vector straddles two cache lines."""

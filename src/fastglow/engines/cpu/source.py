@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fastglow.engines.base import Float32
 from fastglow.engines.cpu.axis import Axis, Tile
+from fastglow.engines.cpu.machine import Machine
 from fastglow.engines.cpu.pack import aligned
 from fastglow.plan import Plan
-from fastglow.plan.upsample import upsampled
+from fastglow.plan.upsample import FRAMES, upsampled
 
 
 def mel_plane(axis: Axis, mel: Float32) -> Float32:
@@ -34,3 +37,53 @@ def fill_upsampled(
         by_phase = steps.reshape(wide, high - low, phases).transpose(2, 0, 1)
         begin = axis.guard + low - tile.first
         plane[:, :, begin : begin + high - low] = by_phase
+
+
+class Conditioning:
+    """What the conditioning multiplies, of an utterance whose mel comes in parts."""
+
+    def __init__(self, plan: Plan, machine: Machine, history: int) -> None:
+        """Of nothing yet.
+
+        Args:
+            plan: The model.
+            machine: For the sizes.
+            history: Frames to keep before the newest.
+        """
+        self._plan, self._machine = plan, machine
+        self._kept = history + plan.config.mel_taps
+        planes = 1 if plan.conditioning == "phases" else machine.phases
+        self._plane = aligned((planes, machine.mel_rows, self._kept + machine.shape.block))
+        self._first, self._come = -self._kept, 0  # the frame at 0; frames so far
+        self._mel = np.zeros((plan.config.n_mel_channels, 0), np.float32)
+
+    def extend(self, mel: Float32) -> None:
+        """Take new frames [n_mel, frames]."""
+        new = mel.shape[1]
+        last = self._come - self._first  # where they go
+        if last + new + self._machine.shape.block > self._plane.shape[2]:
+            room = self._kept + 4 * new + self._machine.shape.block
+            plane = aligned((*self._plane.shape[:2], max(room, self._plane.shape[2])))
+            plane[:, :, : self._kept] = self._plane[:, :, last - self._kept : last]
+            self._plane, self._first, last = plane, self._come - self._kept, self._kept
+        self._plane[:, :, last : last + new] = self._columns(mel)
+        self._come += new
+
+    def at(self, frame: int) -> tuple[Float32, int]:
+        """The planes [1 or P, rows, pitch], and where in a row a frame of the utterance is."""
+        return self._plane, frame - self._first
+
+    def _columns(self, mel: Float32) -> Float32:
+        """What new frames add: [1 or P, rows, frames]."""
+        if self._plan.conditioning == "phases":
+            return mel[None]
+        # Whole blocks of the upsampling are kept: its rounding depends on their place.
+        phases, taps, come = self._machine.phases, self._plan.config.mel_taps, self._come
+        begin = max(0, come - taps) // FRAMES * FRAMES
+        held = np.concatenate([self._mel, mel], axis=1)
+        self._mel = held[:, held.shape[1] - (come + mel.shape[1] - begin) :]
+        steps = upsampled(
+            self._plan, self._mel, (come - begin) * phases, (come - begin + mel.shape[1]) * phases
+        )
+        by_phase = steps.reshape(len(steps), mel.shape[1], phases).transpose(2, 0, 1)
+        return by_phase.astype(np.float32)

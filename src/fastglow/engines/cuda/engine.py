@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastglow.engines.base import Float32, Noise
+from fastglow.engines.base import NOT_FINITE, Float32, Noise
 from fastglow.engines.cuda.checks import check_shapes, explained
 from fastglow.engines.cuda.graphs import Passes
 from fastglow.engines.cuda.launches import Launch, holding, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, axes, cut
+from fastglow.engines.cuda.stream import WindowStream
 from fastglow.engines.cuda.workspace import Layouts, Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
@@ -103,6 +104,10 @@ class CudaEngine:
         drawn = noise if isinstance(noise, SeededNoise) else self._to_device(noise)
         return self.infer_device(self._to_device(mel), drawn, lengths).cpu().numpy()
 
+    def stream(self, noise: SeededNoise, lookahead: int | None = None) -> WindowStream:
+        """See :class:`fastglow.engines.base.Engine`."""
+        return WindowStream(self, self.config, noise, lookahead)
+
     def infer_device(
         self,
         mel: Tensor,
@@ -134,10 +139,7 @@ class CudaEngine:
         with self._lock, torch.no_grad(), self._here(), explained():
             audio, flag = self._narrowing(mel, noise, lengths, samples)
             if check and int(flag.item()):
-                raise EngineError(
-                    "the audio holds values that are not finite; the mel may be far outside the "
-                    "model's range (run `fastglow doctor` on it)"
-                )
+                raise EngineError(NOT_FINITE)
         return audio
 
     def _narrowing(
