@@ -1,12 +1,13 @@
 """The pipeline over many files: what is computed together, what a failure touches, what is held."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from fastglow.corpus import AHEAD, BEHIND, Corpus, Outcome
+from fastglow.corpus import AHEAD, BEHIND, PADDED, Corpus, Outcome
 from fastglow.errors import EngineError, InputError, OutputError
 
 LENGTHS = [5, 3, 9, 1, 30, 2, 2, 2, 40, 4]  # frames of task i
@@ -59,6 +60,32 @@ def test_as_many_frames_are_computed_together_as_wanted_and_a_long_file_alone() 
     files = Files()
     files.run(range(10))
     assert files.groups == [[5, 3], [9, 1], [30], [2, 2, 2], [40], [4]]
+
+
+def test_a_long_file_among_many_short_ones_makes_no_large_padded_batch() -> None:
+    files = Files()
+    list(Corpus(files.read, files.synthesize, files.write, 20).run([2] + 9 * [3]))
+    assert files.groups == [[9, *7 * [1]], [1, 1]]  # a ninth row of 9 frames would make 81
+    assert 9 * 8 <= PADDED * 20 < 9 * 9
+
+
+def test_what_is_written_is_told_at_once() -> None:
+    told: list[int] = []
+
+    def synthesize(mels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if mels[0][0, 0] == 9:
+            limit = time.monotonic() + 5
+            while len(files.written) < 8 and time.monotonic() < limit:
+                time.sleep(0.001)
+            assert len(told) >= 5  # though fewer than BEHIND are under way
+        elif mels[0][0, 0] > 0:
+            time.sleep(0.01)
+        return files.synthesize(mels)
+
+    files = Files()
+    for outcome in Corpus(files.read, synthesize, files.write, 1).run(range(10)):
+        told.append(outcome.task)
+    assert told == list(range(10))
 
 
 @pytest.mark.parametrize("stage", ["read", "synthesize", "write"])

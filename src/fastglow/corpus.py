@@ -20,6 +20,7 @@ Written = TypeVar("Written")
 
 READERS, WRITERS = 2, 2  # threads
 AHEAD, BEHIND = 32, 32  # files read and not computed, computed and not written
+PADDED = 4  # times the frames computed together: how large the padded batch of them may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Outcome(Generic[Task, Written]):
         written: What writing it gave; None if it failed.
         error: Why it failed.
         seconds: Of computing, its share of what was computed together.
+        worker: Who computed it, where there are several.
     """
 
     task: Task
     written: Written | None = None
     error: FastglowError | None = None
     seconds: float = 0.0
+    worker: str = ""
 
 
 class Corpus(Generic[Task, Written]):
@@ -47,6 +50,7 @@ class Corpus(Generic[Task, Written]):
         synthesize: The audio [samples] of each of several mels.
         write: Writes a task's audio; runs in a thread.
         frames: How many frames are computed together, a longer file alone.
+        ahead: How many files may be read before they are computed.
     """
 
     def __init__(
@@ -55,9 +59,10 @@ class Corpus(Generic[Task, Written]):
         synthesize: Callable[[Sequence[Float32]], Sequence[Float32]],
         write: Callable[[Task, Float32], Written],
         frames: int,
+        ahead: int = AHEAD,
     ) -> None:
         self._read, self._synthesize, self._write = read, synthesize, write
-        self._frames = frames
+        self._frames, self._ahead = frames, ahead
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Written]]:
         """Every task's outcome as it becomes known; what is under way at the end is written.
@@ -75,7 +80,7 @@ class Corpus(Generic[Task, Written]):
                             continue
                         task, audio, seconds = item
                         writing.append((task, seconds, writers.submit(self._write, task, audio)))
-                        if len(writing) > BEHIND:
+                        while writing and (len(writing) > BEHIND or writing[0][2].done()):
                             yield (last := _outcome(*writing.popleft()))
                             if isinstance(last.error, OutputError):
                                 raise last.error
@@ -94,9 +99,9 @@ class Corpus(Generic[Task, Written]):
         """Tasks with their mels, as many as are computed together; what cannot be read at once."""
         reading: deque[tuple[Task, Future[Float32]]] = deque()
         group: list[tuple[Task, Float32]] = []
-        total = 0
+        total = longest = 0
         while True:
-            while len(reading) < AHEAD and (task := next(tasks, None)) is not None:
+            while len(reading) < self._ahead and (task := next(tasks, None)) is not None:
                 reading.append((task, readers.submit(self._read, task)))
             if not reading:
                 break
@@ -106,11 +111,12 @@ class Corpus(Generic[Task, Written]):
             except FastglowError as error:
                 yield Outcome(task, error=error)
                 continue
-            if group and total + mel.shape[1] > self._frames:
+            padded = (len(group) + 1) * max(longest, mel.shape[1])
+            if group and (total + mel.shape[1] > self._frames or padded > PADDED * self._frames):
                 yield group
-                group, total = [], 0
+                group, total, longest = [], 0, 0
             group.append((task, mel))
-            total += mel.shape[1]
+            total, longest = total + mel.shape[1], max(longest, mel.shape[1])
         if group:
             yield group
 

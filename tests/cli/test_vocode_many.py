@@ -54,9 +54,11 @@ def expected(place: Path) -> dict[str, bytes]:
     return found
 
 
-def run(place: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def run(place: Path, *arguments: str, group: bool = False) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fastglow", "vocode", "mels", "-m", "model", "--quiet"]
-    return subprocess.Popen([*command, "--device", "cpu", *arguments], cwd=place)
+    return subprocess.Popen(
+        [*command, "--device", "cpu", *arguments], cwd=place, start_new_session=group
+    )
 
 
 @pytest.mark.parametrize("together", [100, 0])
@@ -82,24 +84,6 @@ def test_a_shard_that_is_none_is_refused(cli, tmp_path, shard) -> None:
     status, _, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--shard", shard)
     assert status == 2
     assert "i from 1 to n" in err
-
-
-def test_the_report_has_a_line_a_file(cli, place, tmp_path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("a", "b"):
-        np.save(tmp_path / "in" / f"{name}.npy", np.load(place / "mels" / "0" / "0.npy"))
-    (tmp_path / "in" / "bad.npy").write_bytes(b"no mel")
-    arguments = ("-m", "model", "-o", tmp_path / "out", "--report", tmp_path / "r.jsonl")
-    assert cli("vocode", tmp_path / "in", *arguments)[0] == 2
-    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    by_name = {Path(line["source"]).stem: line for line in lines}
-    assert set(by_name) == {"a", "b", "bad"}
-    assert "bad.npy" in by_name["bad"]["error"]
-    assert by_name["a"]["samples"] % TINY.hop_length == 0
-    assert by_name["a"]["peak"] > 0
-    status, _, err = cli("vocode", tmp_path / "in", "-m", "model", "--report", tmp_path)
-    assert status == 2
-    assert "report" in err
 
 
 @pytest.mark.parametrize(
@@ -154,3 +138,58 @@ def test_killed_again_and_again_every_file_is_there_once_and_whole(
 
 def hidden(name: str) -> bool:
     return Path(name).name.startswith(".")
+
+
+def test_processes_on_several_devices_give_the_same_files(place, expected, tmp_path) -> None:
+    arguments = ("--threads", "1", "--together", "60", "--journal", str(tmp_path / "j.jsonl"))
+    process = run(place, "-o", str(tmp_path / "out"), "--device", "cpu,cpu", *arguments)
+    assert process.wait() == 0
+    assert contents(tmp_path / "out") == expected
+    lines = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
+    assert {line["worker"] for line in lines if "worker" in line} == {"cpu#0", "cpu#1"}
+    assert set(lines[-1]["run"]["busy"]) == {"cpu#0", "cpu#1"}
+
+
+def test_ctrl_c_ends_all_processes_and_what_is_written_is_whole(place, expected, tmp_path) -> None:
+    process = run(place, "-o", str(tmp_path), "--device", "cpu,cpu", "--threads", "1", group=True)
+    limit = time.monotonic() + 60
+    while not any(tmp_path.rglob("*.wav")) and time.monotonic() < limit:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() != 0
+    while alive(process.pid) and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert not alive(process.pid)
+    found = contents(tmp_path)
+    assert found
+    assert found.items() <= expected.items()
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--engine", "abacus"], "abacus"),
+        (["--workers", "2"], "--engine ray"),
+        (["--ray-address", "auto"], "--engine ray"),
+        (["--engine", "ray", "--workers", "0"], "workers"),
+        (["--device", "cpu,abacus"], "abacus"),
+        (["--device", "cpu,"], "cpu,"),
+        (["--device", "cpu,cuda"], "one kind"),
+        (["--device", "cpu,cpu", "--precision", "fp3"], "fp3"),
+        (["--engine", "ray", "--device", "cpu,cpu"], "cpu,cpu"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(cli, tmp_path, arguments, word) -> None:
+    status, _, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path / "out", *arguments)
+    assert status == 2
+    assert word in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()

@@ -1,141 +1,185 @@
-"""What ``fastglow vocode`` does with its files: read, synthesise, write, count, report."""
+"""What ``fastglow vocode`` does with its files: leave what is done, do the rest, count, tell."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from fastglow.atomic import make_folder
-from fastglow.audio import (
-    WriteReport,
-    convert_mel,
-    diagnose,
-    mel_spectrogram,
-    read_audio,
-    read_mel,
-    write_audio,
-)
-from fastglow.cli.inputs import Task
+from fastglow.cli.journal import Journal
 from fastglow.cli.progress import Progress
-from fastglow.corpus import Corpus, Outcome
-from fastglow.errors import InputError, OutputError
-from fastglow.vocoder import Float32, Vocoder
-
-TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
+from fastglow.errors import OutputError
+from fastglow.fleet import Fleet, parse_devices
+from fastglow.job import Done, Facts, Recipe, Run, Task
 
 WARNINGS = 10  # that are shown
 
-Tell = Callable[[Outcome[Task, WriteReport]], None]
 
+@contextmanager
+def local(recipe: Recipe) -> Iterator[tuple[Facts, Run]]:
+    """The devices of this machine that the recipe names: alone here, several a process each.
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """How each file is treated: as the options of the command.
-
-    Attributes:
-        together: Frames computed at once; 0: what suits the device.
+    Raises:
+        FastglowError: The model cannot be loaded or a device cannot be used.
     """
+    devices = parse_devices(recipe.device)
+    if len(devices) == 1:
+        job = replace(recipe, device=devices[0]).load()
+        yield job.facts, job.run
+    else:
+        facts = replace(recipe, device=devices[0]).facts()
+        yield facts, Fleet(recipe.fixed(facts), devices).run
 
-    vocoder: Vocoder
-    sigma: float
-    seed: int
-    denoise: float
-    mel_scale: str
-    subtype: str
-    together: int
 
-    def synthesize(self, mels: Sequence[Float32]) -> list[Float32]:
-        """The audio [samples] of each mel [n_mel, frames]."""
-        lengths = [mel.shape[1] for mel in mels]
-        batch = np.zeros((len(mels), mels[0].shape[0], max(lengths)), dtype=np.float32)
-        for row, mel in zip(batch, mels, strict=True):
-            row[:, : mel.shape[1]] = mel
-        audio, samples = self.vocoder.synthesize(
-            batch, sigma=self.sigma, seed=self.seed, denoise=self.denoise, lengths=lengths
-        )
-        return [row[:count].copy() for row, count in zip(audio, samples, strict=True)]
+@contextmanager
+def on_ray(recipe: Recipe, address: str | None, workers: int | None) -> Iterator[tuple[Facts, Run]]:
+    """A Ray cluster's vocoders.
 
-    def write(self, task: Task, audio: Float32) -> WriteReport:
-        """Write a task's audio."""
-        make_folder(task.target.parent)
-        return write_audio(task.target, audio, self.vocoder.sampling_rate, subtype=self.subtype)
+    Raises:
+        FastglowError: Ray is not installed, or the cluster cannot be used.
+    """
+    from fastglow import ray
+
+    with ray.joined(recipe, address, workers) as cluster:
+        yield cluster.facts, cluster.run
 
 
 @dataclass(slots=True)
 class Totals:
-    """What a run did."""
+    """What a run did.
+
+    Attributes:
+        seconds: Of audio.
+        computing: Seconds, by worker.
+        began: When, as the clock of ``time.perf_counter`` says.
+        wall: Seconds until the end.
+    """
 
     done: int = 0
     skipped: int = 0
     clipped: int = 0
     seconds: float = 0.0
-    computing: float = 0.0
+    computing: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
+    wall: float = 0.0
 
     @property
-    def rtf(self) -> float:
-        """Compute seconds a second of audio."""
-        return self.computing / self.seconds if self.seconds else 0.0
+    def speed(self) -> float:
+        """Seconds of audio a second by the clock."""
+        return self.seconds / max(self.wall, 1e-9)
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """The share of the time that each worker computed."""
+        return {name: spent / max(self.wall, 1e-9) for name, spent in self.computing.items()}
+
+    def add(self, outcome: Done, rate: int) -> None:
+        """Count one more file."""
+        self.wall = time.perf_counter() - self.began
+        if outcome.written is None:
+            self.failed.append(str(outcome.task.source))
+            return
+        self.done += 1
+        self.clipped += outcome.written.clipped
+        self.seconds += outcome.written.samples / rate
+        spent = self.computing.get(outcome.worker, 0.0)
+        self.computing[outcome.worker] = spent + outcome.seconds
+
+    def record(self) -> dict[str, object]:
+        """The figures, by name."""
+        return {
+            "files": self.done,
+            "failed": len(self.failed),
+            "skipped": self.skipped,
+            "audio_seconds": round(self.seconds, 3),
+            "wall_seconds": round(self.wall, 3),
+            "times_real_time": round(self.speed, 3),
+            "computing_seconds": round(sum(self.computing.values()), 3),
+            "busy": {name: round(share, 4) for name, share in self.busy.items()},
+        }
+
+    def summary(self, out: Path) -> str:
+        """What was done, in a line."""
+        parts = [f"{self.done} file{'s' if self.done != 1 else ''}"]
+        if self.seconds:
+            shares = [f"{100 * share:.0f} %" for share in sorted(self.busy.values())]
+            parts += [
+                f"{self.seconds / 3600:.4g} h of audio in {self.wall:.1f} s "
+                f"({self.speed:.1f} x real time, RTF {1 / self.speed:.4f})",
+                f"computing {' to '.join(dict.fromkeys((shares[0], shares[-1])))} of the time",
+            ]
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped")
+        if self.clipped:
+            parts.append(f"{self.clipped} samples clipped")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        return f"{', '.join(parts)} -> {out}"
 
 
 def vocode_files(
-    tasks: Sequence[Task], job: Job, *, skip_existing: bool, report: Path | None, quiet: bool
+    tasks: Sequence[Task],
+    run: Run,
+    rate: int,
+    *,
+    skip_existing: bool,
+    journal: Journal | None,
+    quiet: bool,
 ) -> Totals:
     """Vocode every task; what fails is told and counted.
+
+    Args:
+        tasks: What to do.
+        run: What does it.
+        rate: Of the audio, Hz.
+        skip_existing: Leave outputs that are there.
+        journal: Leave what it says is done; add what becomes of the rest.
+        quiet: No progress bar.
 
     Raises:
         OutputError: The outputs' place takes no more; what was written before is whole.
     """
-    totals = Totals()
-    todo = [task for task in tasks if not (skip_existing and task.target.exists())]
-    totals.skipped = len(tasks) - len(todo)
-    device = "cpu" if job.vocoder.engine.device == "cpu" else "cuda"
-    with Progress(len(todo), hidden=quiet) as progress, _opened(report) as tell:
+    todo = [
+        task
+        for task in tasks
+        if not (skip_existing and task.target.exists()) and not (journal and journal.has(task))
+    ]
+    totals = Totals(skipped=len(tasks) - len(todo))
+    with Progress(len(todo), hidden=quiet) as progress:
         warn = _Few(progress.warn)
-        read = partial(_read, job=job, warn=warn)
-        corpus = Corpus(read, job.synthesize, job.write, job.together or TOGETHER[device])
         try:
-            for outcome in corpus.run(todo):
-                tell(outcome)
-                _count(outcome, totals, job.vocoder.sampling_rate, progress.error, warn)
-                progress.advance(f"RTF {totals.rtf:.3f}")
+            with closing(run(todo, warn)) as outcomes:
+                for outcome in outcomes:
+                    if journal:
+                        journal.tell(outcome)
+                    totals.add(outcome, rate)
+                    _tell(outcome, progress.error, warn)
+                    progress.advance(f"{totals.speed:.1f} x real time")
         except OutputError as error:
             raise OutputError(f"{error}; {totals.done} files written before are whole") from None
         except KeyboardInterrupt:
             progress.error(f"interrupted; {totals.done} files written so far are whole")
             raise
+    totals.wall = time.perf_counter() - totals.began
+    if journal:
+        journal.end(totals.record())
     return totals
 
 
-def _count(
-    outcome: Outcome[Task, WriteReport],
-    totals: Totals,
-    rate: int,
-    fail: Callable[[str], None],
-    warn: Callable[[str], None],
-) -> None:
+def _tell(outcome: Done, fail: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    """Tell the user of what failed or was clipped."""
     task, written = outcome.task, outcome.written
-    if written is None:
-        totals.failed.append(str(task.source))
-        if isinstance(outcome.error, OutputError):
-            return  # which ends the run and is told once
-        message = str(outcome.error)
-        known = str(task.source) in message or str(task.target) in message
-        fail(message if known else f"{task.source}: {message}")
-        return
-    if written.clipped:
+    if written and written.clipped:
         warn(f"{task.target}: {written.clipped} samples over full scale were clipped")
-    totals.clipped += written.clipped
-    totals.computing += outcome.seconds
-    totals.seconds += written.samples / rate
-    totals.done += 1
+    if written or isinstance(outcome.error, OutputError):
+        return  # the latter ends the run and is told once
+    message = str(outcome.error)
+    known = str(task.source) in message or str(task.target) in message
+    fail(message if known else f"{task.source}: {message}")
 
 
 class _Few:
@@ -149,74 +193,4 @@ class _Few:
         if number <= WARNINGS:
             self._warn(message)
         elif number == WARNINGS + 1:
-            self._warn("and more; --report names every file that is clipped or failed")
-
-
-@contextmanager
-def _opened(report: Path | None) -> Iterator[Tell]:
-    """What appends an outcome to the report; nothing where none is wanted.
-
-    Raises:
-        InputError: The report cannot be written.
-    """
-    if report is None:
-        yield lambda outcome: None
-        return
-    try:
-        file = report.open("a", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{report}: the report cannot be written ({error.strerror})") from None
-    with file:
-
-        def tell(outcome: Outcome[Task, WriteReport]) -> None:
-            entry: dict[str, object] = {"source": str(outcome.task.source)}
-            if outcome.written:
-                entry |= {
-                    "target": str(outcome.written.path),
-                    "samples": outcome.written.samples,
-                    "peak": round(outcome.written.peak, 4),
-                    "clipped": outcome.written.clipped,
-                    "seconds": round(outcome.seconds, 6),
-                }
-            else:
-                entry["error"] = str(outcome.error)
-            try:
-                file.write(json.dumps(entry) + "\n")
-                file.flush()
-            except OSError as error:
-                raise OutputError(f"{report}: cannot be written ({error.strerror})") from None
-
-        yield tell
-
-
-def _read(task: Task, job: Job, warn: Callable[[str], None]) -> Float32:
-    """The task's mel, converted to natural log; warns if it does not look like one."""
-    vocoder, mel_scale = job.vocoder, job.mel_scale
-    if task.is_audio:
-        wave, rate = read_audio(task.source, vocoder.sampling_rate)
-        return mel_spectrogram(wave, rate, config=vocoder.config)
-    mel = convert_mel(read_mel(task.source, vocoder.config), mel_scale, vocoder.config)
-    diagnosis = diagnose(mel, vocoder.config)
-    if diagnosis.verdict == "constant":
-        raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
-    if not diagnosis.ok:
-        mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
-        warn(f"{task.source}: {diagnosis.summary}{mend}")
-    return mel
-
-
-def summary(totals: Totals, out: Path) -> str:
-    """What was done, in a line."""
-    parts = [f"{totals.done} file{'s' if totals.done != 1 else ''}"]
-    if totals.seconds:
-        parts.append(
-            f"{totals.seconds:.1f} s of audio in {totals.computing:.2f} s "
-            f"(RTF {totals.rtf:.3f}, {1 / max(totals.rtf, 1e-9):.1f} x real time)"
-        )
-    if totals.skipped:
-        parts.append(f"{totals.skipped} skipped")
-    if totals.clipped:
-        parts.append(f"{totals.clipped} samples clipped")
-    if totals.failed:
-        parts.append(f"{len(totals.failed)} failed")
-    return f"{', '.join(parts)} -> {out}"
+            self._warn("and more; --journal names every file that is clipped or failed")

@@ -5,24 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from fastglow.audio.files import AUDIO_SUFFIXES
 from fastglow.errors import InputError
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One file to make from one file."""
-
-    source: Path
-    target: Path
-
-    @property
-    def is_audio(self) -> bool:
-        """Whether the source is audio rather than a mel."""
-        return self.source.suffix.lower() in AUDIO_SUFFIXES
+from fastglow.job import Task
 
 
 def read_list(path: Path) -> list[Path]:

@@ -36,6 +36,13 @@ Threads = Annotated[
 Device = Annotated[
     str, typer.Option(help="auto (a GPU that can be used, else the CPU), cpu, cuda or cuda:N.")
 ]
+Devices = Annotated[
+    str,
+    typer.Option(
+        help="auto (a GPU that can be used, else the CPU), cpu, cuda or cuda:N; several "
+        "(cuda:0,cuda:1) or all GPUs (cuda:all): a process on each."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

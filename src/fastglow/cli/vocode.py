@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def command(
     mel_scale: Annotated[
         str, typer.Option(help="Convention of the mels; `fastglow doctor` tells which.")
     ] = "ln",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     precision: options.Precision = "auto",
     conditioning: options.Conditioning = "auto",
     threads: options.Threads = None,
@@ -59,9 +60,33 @@ def command(
             metavar="i/n",
         ),
     ] = None,
-    report: Annotated[
+    journal: Annotated[
         Path | None,
-        typer.Option(help="Append what became of each file to this .jsonl, a line each."),
+        typer.Option(
+            help="Keep what became of each file in this .jsonl, a line each. The same command "
+            "goes on from there: what is done is left, what failed is tried again.",
+            metavar="FILE.jsonl",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="local, or ray: the workers of a Ray cluster, which see the same files."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The cluster: auto or HOST:PORT. Default: one of this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Vocoders on the Ray cluster, each with a GPU, or with --threads CPUs (1). "
+            "Default: as many as it has room for.",
+            min=1,
+            show_default=False,
+        ),
     ] = None,
     hop: options.Hop = None,
     rate: options.Rate = None,
@@ -72,17 +97,20 @@ def command(
 
     Audio files are turned into mels first (copy-synthesis), which shows what the model can do
     at best. Files are written whole or not at all; bad inputs are reported and the rest done.
-    After a crash, the same command with --skip-existing does what is missing. Files that are
-    computed together sound as each does alone, bit for bit.
+    After a crash, the same command with the same --journal does what is missing. Files sound
+    as each does alone, bit for bit, however they are computed together or spread over devices,
+    --shard processes or a Ray cluster; a process that dies loses no file.
     """
-    from fastglow.arguments import check_settings
+    from fastglow.arguments import check_settings, choose
     from fastglow.audio import check_audio_format, check_mel_scale
     from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.audio.mels import SUFFIXES
-    from fastglow.cli.corpus import Job, summary, vocode_files
+    from fastglow.cli.corpus import local, on_ray, vocode_files
     from fastglow.cli.inputs import plan_tasks, read_list, shard_of
+    from fastglow.cli.journal import Journal
+    from fastglow.errors import InputError
+    from fastglow.job import Recipe
     from fastglow.noise import check_seed
-    from fastglow.vocoder import Vocoder
 
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:
@@ -91,22 +119,37 @@ def command(
     check_mel_scale(mel_scale)
     check_settings(sigma, denoise)
     check_seed(seed)
+    choose("engine", engine, ("local", "ray"))
+    if engine == "local" and (ray_address or workers):
+        raise InputError("--ray-address and --workers are for --engine ray")
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
     tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
     tasks = shard_of(tasks, shard) if shard else tasks
-    vocoder = Vocoder.load(
-        model,
+    recipe = Recipe(
+        model=model,
         device=device,
-        precision=precision,  # type: ignore[arg-type]  # checked by load
-        conditioning=conditioning,  # type: ignore[arg-type]
+        precision=precision,
+        conditioning=conditioning,
         threads=threads,
         hop=hop,
         rate=rate,
         dialect=dialect,
+        sigma=sigma,
+        seed=seed,
+        denoise=denoise,
+        mel_scale=mel_scale,
+        subtype=subtype,
+        together=together,
     )
-    job = Job(vocoder, sigma, seed, denoise, mel_scale, subtype, together)
-    totals = vocode_files(tasks, job, skip_existing=skip_existing, report=report, quiet=quiet)
+    place = on_ray(recipe, ray_address, workers) if engine == "ray" else local(recipe)
+    with (
+        place as (facts, run),
+        Journal(journal, recipe.settings(facts)) if journal else nullcontext() as kept,
+    ):
+        totals = vocode_files(
+            tasks, run, facts.sampling_rate, skip_existing=skip_existing, journal=kept, quiet=quiet
+        )
     if not quiet:
-        typer.echo(summary(totals, out))
+        typer.echo(totals.summary(out))
     if totals.failed:
         raise typer.Exit(2)

@@ -1,0 +1,231 @@
+"""A corpus's work as one value, so that every process that is given it does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastglow.atomic import make_folder
+from fastglow.audio import convert_mel, diagnose, mel_spectrogram, read_audio, read_mel, write_audio
+from fastglow.audio.files import AUDIO_SUFFIXES
+from fastglow.checkpoint import Weights, load_weights
+from fastglow.corpus import AHEAD, Corpus, Outcome
+from fastglow.engines.choose import choose_engine
+from fastglow.errors import InputError
+from fastglow.vocoder import Float32, Vocoder
+from fastglow.voices import find_voice
+
+TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file to make from one file."""
+
+    source: Path
+    target: Path
+
+    @property
+    def is_audio(self) -> bool:
+        """Whether the source is audio rather than a mel."""
+        return self.source.suffix.lower() in AUDIO_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written for a task.
+
+    Attributes:
+        samples: How many.
+        peak: Largest magnitude before any clipping; 1 is full scale.
+        clipped: Samples over full scale that were set to full scale.
+        size: Bytes of the file.
+    """
+
+    samples: int
+    peak: float
+    clipped: int
+    size: int
+
+
+Done = Outcome[Task, Written]
+Outcomes = Generator[Done, None, None]  # closed, it leaves what is under way
+Run = Callable[[Sequence[Task], Warn], Outcomes]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What of a model and a device decides the samples.
+
+    Attributes:
+        voice: The checkpoint as given, and its sha256 ("" for loose .npy files).
+        device: "cpu" or "cuda".
+        precision: That which runs, never "auto".
+        conditioning: The form that runs, never "auto".
+        sampling_rate: Hz.
+        hop_length: Audio samples a mel frame.
+    """
+
+    voice: str
+    sha256: str
+    device: str
+    precision: str
+    conditioning: str
+    sampling_rate: int
+    hop_length: int
+
+    @classmethod
+    def of(cls, weights: Weights, device: str, precision: str, conditioning: str) -> Facts:
+        """The facts of a model on a device."""
+        origin, config = weights.provenance, weights.config
+        kind = device.partition(":")[0]
+        rate, hop = config.sampling_rate, config.hop_length
+        return cls(origin.path, origin.sha256, kind, precision, conditioning, rate, hop)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How each file is treated: the arguments of `Vocoder.load` and of `Vocoder.synthesize`.
+
+    Attributes:
+        mel_scale: Convention of the mels.
+        subtype: Of the audio files.
+        together: Frames computed at once; 0: what suits the device.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    conditioning: str = "auto"
+    threads: int | None = None
+    hop: int | None = None
+    rate: int | None = None
+    dialect: str | None = None
+    sigma: float = 0.6
+    seed: int = 0
+    denoise: float = 0.0
+    mel_scale: str = "ln"
+    subtype: str = "PCM_16"
+    together: int = 0
+
+    def facts(self) -> Facts:
+        """What would run here, found out without loading an engine.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read.
+            InputError: There is no such voice, file, device or precision.
+            EngineError: The device cannot be used here.
+        """
+        weights = load_weights(
+            find_voice(self.model), hop=self.hop, rate=self.rate, dialect=self.dialect
+        )
+        form: Any = self.conditioning
+        choice = choose_engine(weights.config, self.device, self.precision, form)
+        return Facts.of(weights, choice.device, choice.precision, choice.conditioning)
+
+    def fixed(self, facts: Facts) -> Recipe:
+        """With nothing left open that rounding depends on, so that all processes agree."""
+        return replace(self, precision=facts.precision, conditioning=facts.conditioning)
+
+    def load(self) -> Job:
+        """The job, ready to run.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read.
+            InputError: There is no such voice, file, device or precision.
+            EngineError: The engine cannot run here.
+        """
+        precision: Any = self.precision  # checked by load
+        conditioning: Any = self.conditioning
+        vocoder = Vocoder.load(
+            self.model,
+            device=self.device,
+            precision=precision,
+            conditioning=conditioning,
+            threads=self.threads,
+            hop=self.hop,
+            rate=self.rate,
+            dialect=self.dialect,
+        )
+        return Job(self, vocoder)
+
+    def settings(self, facts: Facts) -> dict[str, object]:
+        """All that decides what is in the files, by name."""
+        names = ("sigma", "seed", "denoise", "mel_scale", "subtype")
+        return asdict(facts) | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recipe with its vocoder loaded."""
+
+    recipe: Recipe
+    vocoder: Vocoder
+
+    @property
+    def facts(self) -> Facts:
+        """What runs."""
+        engine = self.vocoder.engine
+        return Facts.of(self.vocoder.weights, engine.device, engine.precision, engine.conditioning)
+
+    def run(
+        self, tasks: Iterable[Task], warn: Warn, *, worker: str = "", ahead: int = AHEAD
+    ) -> Outcomes:
+        """Every task's outcome as it becomes known.
+
+        Args:
+            tasks: Drawn as they are needed.
+            warn: Is told of mels that look wrong, from other threads.
+            worker: A name for who computes; by default the device's.
+            ahead: How many files may be read before they are computed.
+
+        Raises:
+            OutputError: The outputs' place takes no more; what was written before is whole.
+        """
+        device = self.vocoder.engine.device
+        frames = self.recipe.together or TOGETHER["cpu" if device == "cpu" else "cuda"]
+        read = partial(self._read, warn=warn)
+        corpus = Corpus(read, self._synthesize, self._write, frames, ahead=ahead)
+        for outcome in corpus.run(tasks):
+            yield replace(outcome, worker=worker or device)
+
+    def _read(self, task: Task, warn: Warn) -> Float32:
+        """The task's mel, converted to natural log; warns if it does not look like one."""
+        config = self.vocoder.config
+        if task.is_audio:
+            wave, rate = read_audio(task.source, config.sampling_rate)
+            return mel_spectrogram(wave, rate, config=config)
+        mel = convert_mel(read_mel(task.source, config), self.recipe.mel_scale, config)
+        diagnosis = diagnose(mel, config)
+        if diagnosis.verdict == "constant":
+            raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
+        if not diagnosis.ok:
+            mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
+            warn(f"{task.source}: {diagnosis.summary}{mend}")
+        return mel
+
+    def _synthesize(self, mels: Sequence[Float32]) -> list[Float32]:
+        """The audio [samples] of each mel [n_mel, frames]."""
+        recipe = self.recipe
+        lengths = [mel.shape[1] for mel in mels]
+        batch = np.zeros((len(mels), mels[0].shape[0], max(lengths)), dtype=np.float32)
+        for row, mel in zip(batch, mels, strict=True):
+            row[:, : mel.shape[1]] = mel
+        audio, samples = self.vocoder.synthesize(
+            batch, sigma=recipe.sigma, seed=recipe.seed, denoise=recipe.denoise, lengths=lengths
+        )
+        return [row[:count].copy() for row, count in zip(audio, samples, strict=True)]
+
+    def _write(self, task: Task, audio: Float32) -> Written:
+        make_folder(task.target.parent)
+        rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
+        report = write_audio(task.target, audio, rate, subtype=subtype)
+        size = task.target.stat().st_size
+        return Written(report.samples, report.peak, report.clipped, size)
