@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from fastglow.errors import InputError, OutputError
+from fastglow.errors import FastglowError, InputError, OutputError
 
 # A disk or a quota that is full, a place that is read-only or not the user's.
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -38,6 +38,25 @@ def replacing(*targets: Path) -> Iterator[tuple[Path, ...]]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """A path to write in place of ``path``, moved there once the body ends.
+
+    Raises:
+        InputError: It cannot be written; nothing was changed.
+        OutputError: And neither can any other file there.
+    """
+    try:
+        with replacing(path) as (part,):
+            yield part
+    except FastglowError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        kind = OutputError if getattr(error, "errno", None) in HOPELESS else InputError
+        raise kind(f"{path}: cannot be written ({reason}); nothing was changed") from None
+
+
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
     """Write one file of these bytes.
 
@@ -45,13 +64,8 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
         InputError: It cannot be written; nothing was changed.
         OutputError: And neither can any other file there.
     """
-    try:
-        with replacing(path) as (part,), part.open("wb") as file:
-            file.writelines(parts)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        kind = OutputError if getattr(error, "errno", None) in HOPELESS else InputError
-        raise kind(f"{path}: cannot be written ({reason}); nothing was changed") from None
+    with writing_whole(path) as part, part.open("wb") as file:
+        file.writelines(parts)
 
 
 def make_folder(path: Path) -> None:

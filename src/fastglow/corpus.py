@@ -51,6 +51,7 @@ class Corpus(Generic[Task, Written]):
         write: Writes a task's audio; runs in a thread.
         frames: How many frames are computed together, a longer file alone.
         ahead: How many files may be read before they are computed.
+        alone: Computes and writes a task whose audio is too long to be held; None if it is not.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Corpus(Generic[Task, Written]):
         write: Callable[[Task, Float32], Written],
         frames: int,
         ahead: int = AHEAD,
+        alone: Callable[[Task, Float32], Written | None] = lambda task, mel: None,
     ) -> None:
-        self._read, self._synthesize, self._write = read, synthesize, write
+        self._read, self._synthesize, self._write, self._alone = read, synthesize, write, alone
         self._frames, self._ahead = frames, ahead
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome[Task, Written]]:
@@ -77,6 +79,8 @@ class Corpus(Generic[Task, Written]):
                     for item in [group] if isinstance(group, Outcome) else self._compute(group):
                         if isinstance(item, Outcome):
                             yield item
+                            if isinstance(item.error, OutputError):
+                                raise item.error
                             continue
                         task, audio, seconds = item
                         writing.append((task, seconds, writers.submit(self._write, task, audio)))
@@ -126,6 +130,9 @@ class Corpus(Generic[Task, Written]):
         """Each task's audio, and the seconds it took; or its outcome, if it failed."""
         began = time.perf_counter()
         try:
+            if len(group) == 1 and (written := self._alone(*group[0])) is not None:
+                yield Outcome(group[0][0], written, seconds=time.perf_counter() - began)
+                return
             audios = self._synthesize([mel for _, mel in group])
         except FastglowError as error:
             if len(group) == 1:

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from fastglow.atomic import make_folder
-from fastglow.audio import convert_mel, diagnose, mel_spectrogram, read_audio, read_mel, write_audio
+from fastglow.audio import (
+    WriteReport,
+    convert_mel,
+    diagnose,
+    mel_spectrogram,
+    open_audio,
+    read_audio,
+    read_mel,
+    write_audio,
+)
 from fastglow.audio.files import AUDIO_SUFFIXES
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.corpus import AHEAD, Corpus, Outcome
@@ -20,6 +29,8 @@ from fastglow.errors import InputError
 from fastglow.vocoder import Float32, Vocoder
 from fastglow.voices import find_voice
 
+LONG = 50_000  # frames, 10 minutes: longer mels are computed and written part by part
+STRETCH = {"cpu": 512, "cuda": 16_000}  # frames of such a part
 TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
 
 Warn = Callable[[str], None]
@@ -189,12 +200,15 @@ class Job:
         Raises:
             OutputError: The outputs' place takes no more; what was written before is whole.
         """
-        device = self.vocoder.engine.device
-        frames = self.recipe.together or TOGETHER["cpu" if device == "cpu" else "cuda"]
+        frames = min(self.recipe.together or TOGETHER[self._kind], LONG)  # longer ones: alone
         read = partial(self._read, warn=warn)
-        corpus = Corpus(read, self._synthesize, self._write, frames, ahead=ahead)
+        corpus = Corpus(read, self._synthesize, self._write, frames, ahead, self._alone)
         for outcome in corpus.run(tasks):
-            yield replace(outcome, worker=worker or device)
+            yield replace(outcome, worker=worker or self.vocoder.engine.device)
+
+    @property
+    def _kind(self) -> str:
+        return "cpu" if self.vocoder.engine.device == "cpu" else "cuda"
 
     def _read(self, task: Task, warn: Warn) -> Float32:
         """The task's mel, converted to natural log; warns if it does not look like one."""
@@ -202,14 +216,38 @@ class Job:
         if task.is_audio:
             wave, rate = read_audio(task.source, config.sampling_rate)
             return mel_spectrogram(wave, rate, config=config)
-        mel = convert_mel(read_mel(task.source, config), self.recipe.mel_scale, config)
-        diagnosis = diagnose(mel, config)
+        mel = read_mel(task.source, config)
+        scale = self.recipe.mel_scale
+        diagnosis = diagnose(convert_mel(mel[:, :LONG], scale, config), config)
         if diagnosis.verdict == "constant":
             raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
         if not diagnosis.ok:
             mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
             warn(f"{task.source}: {diagnosis.summary}{mend}")
-        return mel
+        return mel if self._is_long(mel) else convert_mel(mel, scale, config)
+
+    def _is_long(self, mel: Float32) -> bool:
+        """Whether it is computed part by part; the denoiser needs the whole."""
+        return mel.shape[1] > LONG and self.vocoder.config.has_phases and not self.recipe.denoise
+
+    def _alone(self, task: Task, mel: Float32) -> Written | None:
+        """A long mel [n_mel, frames], in its own scale, to its file in bounded memory."""
+        if not self._is_long(mel):
+            return None
+        recipe, config, width = self.recipe, self.vocoder.config, STRETCH[self._kind]
+        scale = "ln" if task.is_audio else recipe.mel_scale
+        parts = (
+            convert_mel(np.ascontiguousarray(mel[:, at : at + width]), scale, config)
+            for at in range(0, mel.shape[1], width)
+        )
+        make_folder(task.target.parent)
+        rate, subtype = self.vocoder.sampling_rate, recipe.subtype
+        with open_audio(task.target, rate, subtype=subtype) as writer:
+            for audio in self.vocoder.stream(
+                parts, sigma=recipe.sigma, seed=recipe.seed, frames=width
+            ):
+                writer.write(audio)
+        return _written(writer.report)
 
     def _synthesize(self, mels: Sequence[Float32]) -> list[Float32]:
         """The audio [samples] of each mel [n_mel, frames]."""
@@ -226,6 +264,9 @@ class Job:
     def _write(self, task: Task, audio: Float32) -> Written:
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
-        report = write_audio(task.target, audio, rate, subtype=subtype)
-        size = task.target.stat().st_size
-        return Written(report.samples, report.peak, report.clipped, size)
+        return _written(write_audio(task.target, audio, rate, subtype=subtype))
+
+
+def _written(report: WriteReport) -> Written:
+    size = report.path.stat().st_size
+    return Written(report.samples, report.peak, report.clipped, size)

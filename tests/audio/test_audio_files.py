@@ -8,7 +8,9 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import clips
 import numpy as np
@@ -17,8 +19,8 @@ import soundfile
 import soxr
 
 from fastglow import atomic
-from fastglow.audio import read_audio, write_audio
-from fastglow.errors import EngineError, InputError
+from fastglow.audio import open_audio, read_audio, write_audio
+from fastglow.errors import EngineError, InputError, OutputError
 
 RATE = 22050
 
@@ -90,9 +92,14 @@ class FullDisk:
     def __exit__(self, *_):
         self.file.close()
 
-    def writelines(self, parts):
-        self.file.write(b"".join(parts)[:100])
+    def write(self, data):
+        if len(data) <= 100:
+            return self.file.write(data)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def refused(*_):
+    raise soundfile.LibsndfileError(2)  # "System error"
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
@@ -100,7 +107,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(b"old")
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda self, *a, **k: FullDisk(real(self, *a, **k)))
-    with pytest.raises(InputError, match=r"No space left on device.*nothing was changed"):
+    monkeypatch.setattr(soundfile.SoundFile, "write", refused)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OutputError, match=r"No space left on device.*nothing was changed"):
         write_audio(tmp_path / name, np.zeros(9999), RATE)
     monkeypatch.undo()
     assert (tmp_path / name).read_bytes() == b"old"
@@ -192,9 +201,54 @@ def test_reads_what_libsndfile_reads(tmp_path, name, subtype, tolerance, channel
     assert np.array_equal(resampled, soxr.resample(back, rate, RATE, quality="VHQ"))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        (".wav", "PCM_16"),
+        (".wav", "PCM_24"),
+        (".wav", "FLOAT"),
+        (".flac", "PCM_16"),
+        (".flac", "PCM_24"),
+    ],
+)
+@pytest.mark.parametrize("sizes", [[1], [9999], [1, 0, 4095, 5000, 1]])
+def test_written_in_parts_is_written_at_once(tmp_path, suffix, subtype, sizes):
+    audio = np.random.default_rng(0).normal(0, 0.5, sum(sizes)).astype(np.float32)
+    whole = write_audio(tmp_path / f"whole{suffix}", audio, RATE, subtype=subtype)
+    with open_audio(tmp_path / f"parts{suffix}", RATE, subtype=subtype) as writer:
+        for part in np.split(audio, np.cumsum(sizes)[:-1]):
+            writer.write(part)
+    assert not list(tmp_path.glob(".*"))
+    assert writer.report == replace(whole, path=tmp_path / f"parts{suffix}")
+    whole_bytes = (tmp_path / f"whole{suffix}").read_bytes()
+    assert (tmp_path / f"parts{suffix}").read_bytes() == whole_bytes
+
+
+def write_parts(target, *parts):
+    with open_audio(target, RATE) as writer:
+        for part in parts:
+            writer.write(np.asarray(part, np.float32))
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_bad_part_leaves_nothing(tmp_path, name):
+    with pytest.raises(EngineError, match="NaN"):
+        write_parts(tmp_path / name, np.zeros(1000), [0.0, np.nan])
+    with pytest.raises(InputError, match="no samples"):
+        write_parts(tmp_path / name)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_wav_ends_where_its_header_cannot_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastglow.audio.writing.MAX_WAV", 1000)
+    with pytest.raises(InputError, match=r"write \.flac"):
+        write_parts(tmp_path / "a.wav", np.zeros(400), np.zeros(400))
+    assert not os.listdir(tmp_path)
+
+
 def test_a_file_longer_than_a_block(tmp_path, monkeypatch):
     audio = clips.wave(clips.FILES[0])
-    monkeypatch.setattr("fastglow.audio.files.BLOCK", 1000)
+    monkeypatch.setattr("fastglow.audio.writing.BLOCK", 1000)
     write_audio(tmp_path / "a.wav", audio, RATE)
     write_audio(tmp_path / "a.flac", audio, RATE)
     assert np.array_equal(read_audio(tmp_path / "a.wav")[0], audio)

@@ -2,10 +2,11 @@
 
 from fastglow.audio.denoise import Denoiser
 from fastglow.audio.doctor import Diagnosis, diagnose
-from fastglow.audio.files import WriteReport, check_audio_format, read_audio, write_audio
+from fastglow.audio.files import read_audio
 from fastglow.audio.mel import mel_spectrogram
 from fastglow.audio.mels import check_mel, read_mel, read_raw_mel, write_mel
 from fastglow.audio.scales import SCALES, check_mel_scale, convert_mel
+from fastglow.audio.writing import WriteReport, check_audio_format, open_audio, write_audio
 
 __all__ = [
     "SCALES",
@@ -18,6 +19,7 @@ __all__ = [
     "convert_mel",
     "diagnose",
     "mel_spectrogram",
+    "open_audio",
     "read_audio",
     "read_mel",
     "read_raw_mel",

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
+MAPPED = 1 << 26  # bytes from which a .npy is not read at once: 39 minutes of mel
 MAX_UNPACKED = 1 << 30  # bytes from a .npz: 10 hours of mel; a zip can promise 1000 times its size
 SAVE = "save it with np.save(path, mel.astype(np.float32))"
 
@@ -76,7 +77,7 @@ def read_raw_mel(path: str | os.PathLike[str]) -> Float32:
         raise InputError(f"{source}: cannot be read ({error.strerror or error})") from None
     _check_dtype(array.dtype, str(source))
     with np.errstate(over="ignore"):  # a float64 past float32 becomes inf, which is reported
-        return array.astype(np.float32)
+        return array.astype(np.float32, copy=False)
 
 
 def check_mel(mel: Float32, config: WaveGlowConfig, source: str = "the mel") -> Float32:
@@ -172,10 +173,13 @@ def _read_npy(file: IO[bytes], size: int, source: str) -> NDArray[Any]:
             f"{source}: the .npy header promises {list(shape)} of {dtype}, {wanted} bytes, "
             f"but {there} follow; the file is damaged: write it again"
         )
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    if wanted >= MAPPED and isinstance(file, io.BufferedReader):
+        return np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order)
     data = file.read(wanted)
     if len(data) != wanted:
         raise InputError(f"{source}: ends after {len(data)} of {wanted} bytes; write it again")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def _read_npz(file: IO[bytes], source: str) -> NDArray[Any]:
