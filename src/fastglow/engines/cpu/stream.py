@@ -66,7 +66,8 @@ class _Kept:
     def __init__(self, machine: Machine, flow: PackedFlow, reach: Reach) -> None:
         group, layers = machine.config.n_group, machine.config.wn.n_layers
         self.flow, self._reach = flow, reach
-        rows = [group] + [machine.channels] * (layers - 1) + [flow.output_rows] * layers
+        streams = [machine.channels] * max(1, layers - 1)
+        rows = [group, *streams, *[flow.output_rows] * layers]
         self._ends = [np.zeros((machine.phases, n, reach.history), np.float32) for n in rows]
 
     def restore(self, work: Work, audio: Float32) -> None:
