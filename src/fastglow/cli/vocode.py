@@ -39,7 +39,9 @@ def command(
     precision: options.Precision = "auto",
     conditioning: options.Conditioning = "auto",
     threads: options.Threads = None,
-    file_format: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
+    file_format: Annotated[
+        str, typer.Option("--format", help="wav or flac; of --stream wav or raw.")
+    ] = "wav",
     subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24 or (wav) FLOAT.")] = "PCM_16",
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave outputs that are there already.")
@@ -88,6 +90,28 @@ def command(
             show_default=False,
         ),
     ] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            help="Speak while the mel comes in: float32 frames, one after the other, from this "
+            "pipe or file, - for standard input. Audio goes to standard output, or to --out.",
+            metavar="-",
+            show_default=False,
+        ),
+    ] = None,
+    frames: Annotated[
+        int,
+        typer.Option(help="Of --stream: new frames that are computed together.", min=1),
+    ] = 64,
+    lookahead: Annotated[
+        int | None,
+        typer.Option(
+            help="Of --stream: frames that must have come past a frame before its audio is given. "
+            "Default: all that it depends on (96: 1.1 s). 12 sound nearly the same; less does not.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
     hop: options.Hop = None,
     rate: options.Rate = None,
     dialect: options.Dialect = None,
@@ -108,6 +132,7 @@ def command(
     from fastglow.cli.corpus import local, on_ray, vocode_files
     from fastglow.cli.inputs import plan_tasks, read_list, shard_of
     from fastglow.cli.journal import Journal
+    from fastglow.cli.live import RAW, WAV, Live
     from fastglow.errors import InputError
     from fastglow.job import Recipe
     from fastglow.noise import check_seed
@@ -115,16 +140,13 @@ def command(
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:
         suffix = out.suffix.lower()
-    check_audio_format(suffix, subtype)
+    check_audio_format(WAV if stream and suffix == RAW else suffix, subtype)
     check_mel_scale(mel_scale)
     check_settings(sigma, denoise)
     check_seed(seed)
     choose("engine", engine, ("local", "ray"))
     if engine == "local" and (ray_address or workers):
         raise InputError("--ray-address and --workers are for --engine ray")
-    sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
-    tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
-    tasks = shard_of(tasks, shard) if shard else tasks
     recipe = Recipe(
         model=model,
         device=device,
@@ -141,6 +163,19 @@ def command(
         subtype=subtype,
         together=together,
     )
+    if stream is not None:
+        many = (inputs, list_file, journal, shard, skip_existing, denoise, engine == "ray")
+        if any(many):
+            raise InputError(
+                "--stream takes one mel as it comes: without inputs, --list, --journal, --shard, "
+                "--skip-existing, --denoise and --engine"
+            )
+        live = Live(recipe.load().vocoder, sigma, seed, mel_scale, subtype, frames, lookahead)
+        live.run(stream, out if out.suffix.lower() in FORMATS else None, suffix)
+        return
+    sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
+    tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
+    tasks = shard_of(tasks, shard) if shard else tasks
     place = on_ray(recipe, ray_address, workers) if engine == "ray" else local(recipe)
     with (
         place as (facts, run),

@@ -1,0 +1,112 @@
+"""``fastglow vocode --stream``: mel frames from a pipe, audio out while they come."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from fastglow.audio import convert_mel, open_audio
+from fastglow.audio.writing import wav_header, wav_samples
+from fastglow.errors import InputError
+from fastglow.vocoder import Float32, Vocoder
+
+PIPE = "-"  # standard input
+WAV, RAW = ".wav", ".raw"  # with a header that states no length; the samples alone
+READ = 1 << 16  # bytes asked for at a time; less comes where less is there
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How a stream is vocoded: as the options of the command.
+
+    Attributes:
+        frames: Waited for before they are computed.
+        lookahead: Waited for past a frame; None: all that it depends on.
+    """
+
+    vocoder: Vocoder
+    sigma: float
+    seed: int
+    mel_scale: str
+    subtype: str
+    frames: int
+    lookahead: int | None
+
+    def run(self, source: str, target: Path | None, suffix: str) -> None:
+        """Vocode float32 frames, little-endian, one after the other, until they end.
+
+        Args:
+            source: A path, for example of a named pipe, or "-" for standard input.
+            target: A file to write whole or not at all; None: standard output.
+            suffix: Of what goes there: ".wav", or ".raw" for the samples alone.
+
+        Raises:
+            InputError: The mel cannot be read, ends within a frame, or is not finite; or the audio
+                cannot be written.
+            EngineError: The audio is not finite.
+        """
+        rate = self.vocoder.sampling_rate
+        with _opened(source) as reader:
+            if target is not None:
+                with open_audio(target, rate, subtype=self.subtype) as writer:
+                    for audio in self._audio(reader):
+                        writer.write(audio)
+                return
+            if sys.stdout.isatty():
+                raise InputError("audio would go to the terminal; redirect it or give --out FILE")
+            try:
+                self._pipe(reader, sys.stdout.buffer, suffix)
+            except BrokenPipeError:  # whoever listened has gone; nothing is to be flushed at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _pipe(self, reader: BufferedReader, sink: BinaryIO, suffix: str) -> None:
+        if suffix != RAW:
+            sink.write(wav_header(None, self.vocoder.sampling_rate, self.subtype))
+        for audio in self._audio(reader):
+            sink.write(wav_samples(audio, self.subtype))
+            sink.flush()
+
+    def _audio(self, reader: BufferedReader) -> Iterator[Float32]:
+        return self.vocoder.stream(
+            self._mels(reader),
+            sigma=self.sigma,
+            seed=self.seed,
+            frames=self.frames,
+            lookahead=self.lookahead,
+        )
+
+    def _mels(self, reader: BufferedReader) -> Iterator[Float32]:
+        """What has come, in whole frames: [n_mel, frames]."""
+        config = self.vocoder.config
+        size, whole, held = 4 * config.n_mel_channels, 0, b""
+        while data := reader.read1(READ):
+            held += data
+            count = len(held) // size
+            if count:
+                frames = np.frombuffer(held[: count * size], "<f4").reshape(count, -1)
+                yield convert_mel(frames.T, self.mel_scale, config)
+                held, whole = held[count * size :], whole + count
+        if held:
+            raise InputError(
+                f"the mel ends {len(held)} bytes into frame {whole}; expected float32 frames of "
+                f"{config.n_mel_channels} numbers, {size} bytes each"
+            )
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BufferedReader]:
+    if source == PIPE:
+        yield sys.stdin.buffer  # type: ignore[misc]  # a BufferedReader
+        return
+    if not Path(source).exists() or Path(source).is_dir():
+        raise InputError(f"{source}: no such file or pipe; expected float32 mel frames, or -")
+    with Path(source).open("rb") as file:
+        yield file
