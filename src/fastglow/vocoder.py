@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 Seed = int | Sequence[int]
-Precision = Literal["auto", "fp16", "bf16", "tf32", "fp32"]
+Precision = Literal["auto", "fp16", "bf16", "tf32", "fp32", "int8"]
 
 BIAS_FRAMES = 88  # of silence, from which the denoiser learns the model's own hum
 
@@ -67,8 +67,9 @@ class Vocoder:
             source: A .pt or .pth file, a .safetensors file, a folder, or the name of a
                 shipped voice; the default voice if left out.
             device: "cuda", "cuda:1", "cpu", or "auto": a GPU that can be used, else the CPU.
-            precision: On a GPU "fp16", "bf16", "tf32" or "fp32"; on a CPU "fp32" or "bf16" (half
-                the time, on processors with AVX-512 BF16). "auto" is fp16 or fp32.
+            precision: On a GPU "fp16", "bf16", "tf32" or "fp32"; on a CPU "fp32",
+                "bf16" (half the time, on processors with AVX-512 BF16) or "int8" (a third, with
+                AVX-512 VNNI). "auto" is fp16 or fp32.
             conditioning: The form of the conditioning, which rounding depends on. "auto" takes
                 the phase matrices unless they would be larger than 2.5 GB on a CPU, or a quarter
                 of the memory of a GPU.

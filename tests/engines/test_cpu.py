@@ -52,7 +52,7 @@ def test_bfloat16_is_within_its_error_or_refused(name):
     """A processor without it must say so; there is no emulation to fall back on silently."""
     config, form = ODD[name[0]], name[1]
     plan = Plan(random_weights(config), form)
-    if not host().bf16:
+    if "bf16" not in host().precisions:
         with pytest.raises(EngineError, match="fp32"):
             CpuEngine(plan, precision="bf16")
         return

@@ -81,7 +81,7 @@ class CpuDevice:
     """The processor; memory is the process's resident set."""
 
     name = "cpu"
-    precisions: tuple[str, ...] = ("fp32", "bf16")
+    precisions: tuple[str, ...] = ("fp32", "bf16", "int8")
     settle = 0.05  # a runtime's threads may still spin when it returns
     _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -134,6 +134,10 @@ class CpuDevice:
         The fastest and not the median: a ceiling that a busy neighbour lowers is none.
         """
         n, dtype = CPU_SIZE, torch.bfloat16 if precision == "bf16" else torch.float32
+        if precision == "int8":
+            bytes_ = torch.randint(-127, 128, (n, n), dtype=torch.int8)
+            timing = interleave({0: lambda: torch._int_mm(bytes_, bytes_)}, CEILING_RUNS)[0]
+            return 2.0 * n**3 / timing.quantile(0)
         square = torch.randn(n, n).to(dtype)
         signal = torch.randn(1, n // 2, 2 * n).to(dtype)
         filters = torch.randn(n // 2, n // 2, 3).to(dtype)

@@ -20,7 +20,8 @@ from fastglow.checkpoint.weights import Weights
 from fastglow.config import WaveGlowConfig
 from fastglow.reference import WaveGlow
 
-BARS = {"fp16": 2e-3, "tf32": 2e-3, "bf16": 1.5e-2}  # of the peak, models trained by likelihood
+# Of the peak, models trained by likelihood.
+BARS = {"fp16": 2e-3, "tf32": 2e-3, "bf16": 1.5e-2, "int8": 3e-2}
 FP32_BAR = 5e-6
 CHECKED_FRAMES = 32  # of a long utterance
 

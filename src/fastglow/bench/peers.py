@@ -51,7 +51,7 @@ def obstacle(peer: Peer, device: str) -> str | None:
     if device == "cpu" and peer.precision == "bf16":
         from fastglow.engines.cpu.jit import host
 
-        if not host().bf16:
+        if "bf16" not in host().precisions:
             return "this processor has no AVX-512 BF16"
     return None
 

@@ -41,7 +41,8 @@ examples:
 columns:
 
   error          largest difference from the float64 reference over the peak; no speed is shown
-  for a candidate over the bar: fp16 and tf32 2e-3, bf16 1.5e-2, fp32 5e-6 or twice PyTorch's own
+  for a candidate over the bar: fp16 and tf32 2e-3, bf16 1.5e-2, int8 3e-2, fp32 5e-6 or twice
+  PyTorch's own
 
   p20 p50 p80    of one inference; on a GPU from mel and noise that lie there to audio that stays
 

@@ -47,7 +47,7 @@ Precision = Annotated[
     str,
     typer.Option(
         help="auto (fp16 on a GPU, fp32 on a CPU); on a GPU fp16, bf16, tf32, fp32; on a CPU "
-        "fp32, bf16 (half the time, on processors with AVX-512 BF16)."
+        "fp32, bf16 (half the time, needs AVX-512 BF16), int8 (a third, needs AVX-512 VNNI)."
     ),
 ]
 Conditioning = Annotated[

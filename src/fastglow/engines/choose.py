@@ -14,7 +14,7 @@ from fastglow.engines.cuda import probe
 from fastglow.errors import EngineError, InputError
 from fastglow.plan import Conditioning, Plan
 
-PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "tf32", "fp32")}
+PRECISIONS = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp16", "bf16", "tf32", "fp32")}
 BYTES = {"fp16": 2, "bf16": 2, "tf32": 4, "fp32": 4}  # of a stored number on a GPU
 CPU_LIMIT = 2_500_000_000  # bytes of float32 phase matrices: 256 channels fit, 512 do not
 GPU_SHARE = 4  # phase matrices may take a quarter of a GPU's memory
@@ -76,7 +76,7 @@ def choose_engine(
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
         choose("device", device, ("auto", "cpu", "cuda"))
     choose("conditioning", conditioning, ("auto", "phases", "published"))
-    choose("precision", precision, ("auto", *PRECISIONS["cuda"]))
+    choose("precision", precision, ("auto", *PRECISIONS["cuda"], "int8"))
     found, gpu = (None, "") if device == "cpu" else _look(device)
     kind = "cuda" if found else "cpu"
     if precision != "auto" and precision not in PRECISIONS[kind]:

@@ -12,10 +12,11 @@ from functools import partial
 
 import llvmlite.ir as ir
 
+from fastglow.engines.cpu.byte_layers import ByteBlock, emit_byte_products
 from fastglow.engines.cpu.context import Job, Layer, Stage
 from fastglow.engines.cpu.coupling import emit_coupling
 from fastglow.engines.cpu.ir import I32, I64, PTR, Emitter, Shape, Value
-from fastglow.engines.cpu.layers import emit_layer, emit_products
+from fastglow.engines.cpu.layers import Block, emit_layer, emit_products
 
 SPINS = 4000  # polls, about 10 us, before a waiting thread offers its core to others
 DONE = 8  # its own cache line
@@ -24,14 +25,24 @@ DONE = 8  # its own cache line
 def build_module(shape: Shape, kernel: int) -> ir.Module:
     """Everything that the engine calls, for WN kernels of this size."""
     module = ir.Module("fastglow")
-    products = emit_products(module, shape)
-    layers = {
-        (first, last): emit_layer(module, products, shape, kernel, first=first, last=last)
-        for first in (True, False)
-        for last in (True, False)
-    }
+    make: Callable[..., Block]
+    if shape.depth == 4:
+        make = partial(ByteBlock, products=emit_byte_products(module, shape))
+    else:
+        make = partial(Block, products=emit_products(module, shape))
+    layers = {}
+    for first in (True, False):
+        block = partial(_block, make, shape, kernel, first)
+        for last in (True, False):
+            layers[first, last] = emit_layer(module, shape, block, first=first, last=last)
     _emit_flow(module, shape, layers, emit_coupling(module, shape))
     return module
+
+
+def _block(
+    make: Callable[..., Block], shape: Shape, kernel: int, first: bool, e: Emitter, width: int
+) -> Block:
+    return make(e, shape=shape, width=width, kernel=kernel, first=first)
 
 
 def _emit_flow(

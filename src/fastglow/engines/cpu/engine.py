@@ -40,7 +40,8 @@ class CpuEngine:
 
         Args:
             plan: What to run.
-            precision: "fp32", or "bf16" (products of bfloat16, sums and coupling in fp32).
+            precision: "fp32", "bf16" (products of bfloat16, sums and coupling in fp32) or "int8"
+                (products of bytes, all else in fp32).
             threads: How many; by default what the affinity and the container's quota allow.
 
         Raises:

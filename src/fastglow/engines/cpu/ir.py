@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import llvmlite.ir as ir
@@ -24,6 +24,7 @@ class _BFloat(ir.Type):  # type: ignore[misc]
 BF16 = _BFloat()
 
 VECTORS = 3  # of frames in a block
+SIDE = 2  # rows after the weights of a product of bytes: scales, and sums of the rounded weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Shape:
     Attributes:
         lanes: float32 numbers in one vector.
         rows: Output rows in one group.
-        depth: Values of K in one 32-bit number: 1 float32, or 2 bfloat16.
+        depth: Values of K in one 32-bit number: 1 float32, 2 bfloat16 or 4 of 8 bits.
         fused: Whether the processor multiplies and adds in one instruction; without, asking
             LLVM for one would call the C library for each lane (10 times slower).
     """
@@ -47,6 +48,11 @@ class Shape:
     def block(self) -> int:
         """Frames in a block."""
         return VECTORS * self.lanes
+
+    @property
+    def audio(self) -> Shape:
+        """The tile of the products that read the audio: 8 bits are too few for it."""
+        return replace(self, depth=1) if self.depth == 4 else self
 
 
 class Emitter:
@@ -194,6 +200,13 @@ class Emitter:
         ]
         high = self.b.shl(halves[1], self.int_constant(16))
         return self.b.bitcast(self.b.or_(halves[0], high), self.vector)
+
+    def dot_bytes(self, unsigned: Value, signed: Value, total: Value) -> Value:
+        """The sum total + a[0] * b[0] + ... + a[3] * b[3] of lanes that hold four bytes each."""
+        name = f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}"
+        return self.b.call(
+            self._intrinsic(name, self.ints, [self.ints] * 3), [total, unsigned, signed]
+        )
 
     def _intrinsic(self, name: str, result: Value, kinds: Sequence[Value]) -> Value:
         known = self.module.globals.get(name)

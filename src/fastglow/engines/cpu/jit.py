@@ -20,7 +20,9 @@ from fastglow.engines.cpu.ir import Shape
 from fastglow.errors import EngineError
 
 Flow = Callable[[int, int], None]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
+DEPTHS = {"fp32": 1, "bf16": 2, "int8": 4}
+NEEDS = {"bf16": "AVX-512 BF16", "int8": "AVX-512 VNNI"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,13 @@ class Host:
         name: For example "znver4".
         features: LLVM's feature string.
         tile: The register tile that suits it.
-        bf16: Whether it multiplies bfloat16 (AVX-512 BF16).
+        precisions: Which it multiplies in.
     """
 
     name: str
     features: str
     tile: Shape
-    bf16: bool
+    precisions: tuple[Precision, ...]
 
     def shape(self, precision: Precision) -> Shape:
         """The register tile for a precision.
@@ -45,12 +47,12 @@ class Host:
         Raises:
             EngineError: The processor lacks it.
         """
-        if precision == "bf16" and not self.bf16:
+        if precision not in self.precisions:
             raise EngineError(
-                f"bf16 needs a processor with AVX-512 BF16 (this is {self.name or 'held back'}); "
-                "use fp32"
+                f"{precision} needs a processor with {NEEDS[precision]} (this is "
+                f"{self.name or 'held back'}); use fp32"
             )
-        return replace(self.tile, depth=2) if precision == "bf16" else self.tile
+        return replace(self.tile, depth=DEPTHS[precision])
 
 
 @functools.cache
@@ -68,12 +70,15 @@ def host() -> Host:
         found = {} if limit == "baseline" else {"avx2": True, "fma": True, "avx512f": False}
     features = ",".join(f"{'+' if on else '-'}{key}" for key, on in sorted(found.items()))
     if found.get("avx512f"):
-        return Host(name, features, Shape(lanes=16, rows=8), bool(found.get("avx512bf16")))
+        known: list[Precision] = ["fp32"]
+        known += ["bf16"] if found.get("avx512bf16") else []
+        known += ["int8"] if found.get("avx512vnni") and found.get("avx512bw") else []
+        return Host(name, features, Shape(lanes=16, rows=8), tuple(known))
     if found.get("avx2") and found.get("fma"):
-        return Host(name, features, Shape(lanes=8, rows=4), False)  # 16 registers
+        return Host(name, features, Shape(lanes=8, rows=4), ("fp32",))  # 16 registers
     if found.get("neon"):
-        return Host(name, features, Shape(lanes=4, rows=8), False)
-    return Host(name, features, Shape(lanes=4, rows=4, fused=False), False)
+        return Host(name, features, Shape(lanes=4, rows=8), ("fp32",))
+    return Host(name, features, Shape(lanes=4, rows=4, fused=False), ("fp32",))
 
 
 @functools.cache

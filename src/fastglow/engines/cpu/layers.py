@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import llvmlite.ir as ir
 
 from fastglow.engines.cpu.context import Job, Layer, Stage
-from fastglow.engines.cpu.ir import I64, PTR, VECTORS, Emitter, Shape, Value
+from fastglow.engines.cpu.ir import I64, PTR, SIDE, VECTORS, Emitter, Shape, Value
 from fastglow.engines.cpu.products import emit_gate, emit_linear, emit_pack
 
 
@@ -30,7 +31,7 @@ def emit_products(module: ir.Module, shape: Shape) -> Products:
     )
 
 
-class _Block:
+class Block:
     """Emits one block of a layer: pack the inputs, gate, then residual and output rows."""
 
     def __init__(
@@ -43,20 +44,28 @@ class _Block:
         self.index, self.phase, self.frame = e.args[4:7]
 
     def number(self, field: Job) -> Value:
+        """A number of the job."""
         return self.e.field(self.job, field)
 
     def address(self, field: Job) -> Value:
+        """An address of the job."""
         return self.e.pointer(self.job, field)
 
     def weight(self, field: Layer) -> Value:
+        """An address of the layer."""
         return self.e.pointer(self.layer, field)
 
-    def units(self, rows: Value) -> Value:
+    def units(self, rows: Value, depth: int = 0) -> Value:
         """Panel rows that ``rows`` values of K take."""
-        depth = self.shape.depth
+        depth = depth or self.shape.depth
         return rows if depth == 1 else self.e.div(self.e.add(rows, depth - 1), depth)
 
+    def side(self, k: Value) -> Value:
+        """Rows of a product's weights: K, and what stands after them."""
+        return self.e.add(k, SIDE) if self.shape.depth == 4 else k
+
     def plane(self, base: Value, phase: Value, rows: Value, pitch: Value, frame: Value) -> Value:
+        """Where a frame of a phase is in [P, rows, pitch]."""
         return self.e.at(base, self.e.add(self.e.mul(phase, rows, pitch), frame))
 
     def tap(self, j: int, dilation: Value) -> tuple[Value, Value]:
@@ -68,6 +77,7 @@ class _Block:
         return e.b.sub(moved, e.mul(frames, phases)), e.add(frames, -(1 << 20))
 
     def place(self, field: Stage) -> Value:
+        """An address of the stage."""
         return self.e.pointer(self.stage, field)
 
     def inputs(self) -> tuple[Value, Value, Value]:
@@ -92,7 +102,7 @@ class _Block:
         """Layer 0 reads the conditioning half of the audio, then a row of ones for each tap."""
         e, rows = self.e, self.number(Job.GIVEN_ROWS)
         pitch, base = self.number(Job.AUDIO_PITCH), self.number(Job.AUDIO_FRAME)
-        units, frames = self.units(rows), []
+        units, frames = self.units(rows, self.shape.audio.depth), []
         ones = e.at(panel, e.mul(units, self.kernel, self.shape.block))
         for j in range(self.kernel):
             phase, shift = self.tap(j, dilation)
@@ -125,6 +135,13 @@ class _Block:
 
     def emit(self, last: bool) -> None:
         """The whole block."""
+        acts = self.gates()
+        if not last:
+            self.residual(acts)
+        self.output(acts)
+
+    def gates(self) -> Value:
+        """Pack the inputs and gate; the panel of what the gates give."""
         e, shape = self.e, self.shape
         rows, mel, mel_rows = self.inputs()
         acts = e.at(mel, e.mul(mel_rows, shape.block))
@@ -141,9 +158,7 @@ class _Block:
             e.b.call(self.gate, [self.scratch, taps_at, rows, mel, mel_at, mel_rows, bias, out])
 
         e.loop(0, e.div(channels, pairs), one)
-        if not last:
-            self.residual(acts)
-        self.output(acts)
+        return acts
 
     def residual(self, acts: Value) -> None:
         """The next residual stream; layer 0 adds ``start`` of the audio, the others x."""
@@ -151,14 +166,15 @@ class _Block:
         pitch, frame = self.number(Job.PITCH), e.add(self.number(Job.GUARD), self.frame)
         here = self.plane(self.place(Stage.INPUT), self.phase, channels, pitch, frame)
         out = self.plane(self.place(Stage.RESULT), self.phase, channels, pitch, frame)
-        given = self.units(self.number(Job.GIVEN_ROWS)) if self.first else I64(0)
+        audio = self.shape.audio.depth
+        given = self.units(self.number(Job.GIVEN_ROWS), audio) if self.first else I64(0)
         k = self.units(channels)
         centre = e.at(self.scratch, e.mul(given, self.kernel // 2, shape.block))
         mask = e.at(self.address(Job.MASK), e.add(self.number(Job.AUDIO_FRAME), self.frame))
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)
-            weight = e.at(self.weight(Layer.RESIDUAL), e.mul(row, k))
+            weight = e.at(self.weight(Layer.RESIDUAL), e.mul(row, self.side(k)))
             begin = e.at(self.weight(Layer.START), e.mul(row, given))
             bias = e.at(self.weight(Layer.RESIDUAL_BIAS), row)
             offset = e.mul(row, pitch)
@@ -180,7 +196,7 @@ class _Block:
 
         def one(group: Value) -> None:
             row = e.mul(group, shape.rows)
-            weight = e.at(self.weight(Layer.OUTPUT), e.mul(row, k))
+            weight = e.at(self.weight(Layer.OUTPUT), e.mul(row, self.side(k)))
             bias = e.at(self.weight(Layer.OUTPUT_BIAS), row)
             offset = e.mul(row, pitch)
             source = self.address(Job.ZEROS) if self.first else e.at(sums, offset)
@@ -193,15 +209,23 @@ class _Block:
 
 
 def emit_layer(
-    module: ir.Module, products: Products, shape: Shape, kernel: int, *, first: bool, last: bool
+    module: ir.Module,
+    shape: Shape,
+    make: Callable[[Emitter, int], Block],
+    *,
+    first: bool,
+    last: bool,
 ) -> ir.Function:
-    """layer(job, layer, stage, scratch, index, phase, first frame, last frame)."""
+    """layer(job, layer, stage, scratch, index, phase, first frame, last frame).
+
+    ``make`` gives the block of so many vectors that is to be emitted.
+    """
     name = f"layer_{'first' if first else 'next'}_{'last' if last else 'inner'}"
     kinds = [PTR, PTR, PTR, PTR, I64, I64, I64]
     blocks = {}
     for width in range(1, VECTORS + 1):
         e = Emitter(module, f"{name}_{width}", kinds, shape)
-        _Block(e, products, shape, width, kernel, first).emit(last)
+        make(e, width).emit(last)
         blocks[width] = e.end()
     e = Emitter(module, name, [*kinds, I64], shape)
     *fixed, begin, end = e.args

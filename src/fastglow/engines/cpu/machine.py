@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.engines.base import Float32, padded
+from fastglow.engines.cpu.byte_layers import BOUNDS
 from fastglow.engines.cpu.context import Job, Stage
 from fastglow.engines.cpu.jit import Precision, compile_flow, host, yield_address
 from fastglow.engines.cpu.pack import PackedFlow, aligned, pack_flow
@@ -212,5 +213,5 @@ class Machine:
         """Numbers that one thread needs for its panels and activations."""
         config = self.config
         taps = config.wn.kernel_size * max(self.channels, config.n_group // 2 + 2)
-        rows = taps + self.mel_rows * self._mel_taps + self.channels
+        rows = taps + self.mel_rows * self._mel_taps + self.channels + BOUNDS
         return rows * self.shape.block + config.n_group * self.shape.lanes

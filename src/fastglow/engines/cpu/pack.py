@@ -76,7 +76,7 @@ def pack_flow(flow: FlowPlan, inputs: int, shape: Shape) -> PackedFlow:
 
     for i in range(layers):
         taps = _gate_rows(_taps(flow.gate[i], channels, i, shape), shape)
-        put(i, Layer.TAPS, _weights(taps, shape))
+        put(i, Layer.TAPS, _weights(taps, shape if i else shape.audio))
         put(i, Layer.GATE_BIAS, _gate_rows(flow.gate_bias[i][:, None], shape).astype(np.float32))
         conditioning = _conditioning(flow.conditioning[i], inputs, shape)
         put(i, Layer.MEL, conditioning)
@@ -86,8 +86,9 @@ def pack_flow(flow: FlowPlan, inputs: int, shape: Shape) -> PackedFlow:
             residual = _rows(flow.residual[i], channels, channels, shape)
             put(i, Layer.RESIDUAL, _weights(residual, shape))
             put(i, Layer.RESIDUAL_BIAS, _bias(bias, channels))
-            given = padded(flow.start.shape[1], shape.depth)
-            put(i, Layer.START, _weights(_rows(flow.start, channels, given, shape), shape))
+            given = padded(flow.start.shape[1], shape.audio.depth)
+            start = _rows(flow.start, channels, given, shape)
+            put(i, Layer.START, _weights(start, shape.audio))
         put(i, Layer.OUTPUT, _weights(_rows(flow.output[i], rows, channels, shape), shape))
         bias = flow.output_bias if i == layers - 1 else np.zeros(flow.channels)
         put(i, Layer.OUTPUT_BIAS, _bias(bias, rows))
@@ -103,8 +104,22 @@ def bfloat16_pairs(values: Float32) -> Float32:
     return (even | (odd << 16)).astype(np.uint32).view(np.float32)
 
 
+def signed_bytes(grouped: NDArray[np.floating]) -> Float32:
+    """[..., rows, K] to [..., K / 4 + SIDE, rows]: four values in each 32-bit number.
+
+    After them stand the rows' scales and the sums of their rounded values.
+    """
+    scale = np.maximum(np.abs(grouped).max(axis=-1, keepdims=True), 1e-30) / 127
+    levels = np.rint(grouped / scale)
+    fours = np.ascontiguousarray(levels.astype(np.int8)).view(np.float32)  # little-endian
+    side = np.concatenate([scale, levels.sum(axis=-1, keepdims=True)], axis=-1)
+    return np.moveaxis(np.concatenate([fours, side.astype(np.float32)], axis=-1), -1, -2)
+
+
 def _weights(grouped: NDArray[np.floating], shape: Shape) -> Float32:
     """[..., rows of a group, K] to [..., K, rows] in the engine's precision."""
+    if shape.depth == 4:
+        return signed_bytes(grouped)
     turned = np.moveaxis(grouped.astype(np.float32, copy=False), -1, -2)
     return bfloat16_pairs(turned) if shape.depth == 2 else turned
 
@@ -120,9 +135,10 @@ def _taps(kernel: Float64, channels: int, layer: int, shape: Shape) -> Float64:
         wide = np.zeros((out, taps, channels))
         wide[:, :, :inputs] = kernel
         return wide.reshape(out, -1)
-    given = np.zeros((out, taps, padded(inputs - 1, shape.depth)))
+    depth = shape.audio.depth
+    given = np.zeros((out, taps, padded(inputs - 1, depth)))
     given[:, :, : inputs - 1] = kernel[:, :, : inputs - 1]
-    ones = np.zeros((out, taps, shape.depth))
+    ones = np.zeros((out, taps, depth))
     ones[:, :, 0] = kernel[:, :, inputs - 1]
     return np.concatenate([given.reshape(out, -1), ones.reshape(out, -1)], axis=1)
 

@@ -9,6 +9,8 @@ block, tile, batch or thread: that is why the audio never depends on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import llvmlite.ir as ir
 
 from fastglow.engines.cpu.functions import gate
@@ -19,25 +21,31 @@ from fastglow.engines.cpu.ir import I64, PTR, Emitter, Shape, Value
 AHEAD = 2048
 
 
-def _accumulate(
+def accumulate(
     e: Emitter, shape: Shape, width: int, sums: list[Value], panel: Value, weight: Value, k: Value
 ) -> list[Value]:
     """sums[row, vector] += weight[:, row] * panel[:, vector] over K rows of the panel."""
-    multiply = e.fma if shape.depth == 1 else e.dot
+    multiply = {1: e.fma, 2: e.dot, 4: e.dot_bytes}[shape.depth]
 
     def step(index: Value, *running: Value) -> list[Value]:
         row = e.at(panel, e.mul(index, shape.block))
         weights = e.at(weight, e.mul(index, shape.rows))
         e.prefetch(weights, AHEAD)
         inputs = [e.load(row, v * shape.lanes) for v in range(width)]
+        whole = shape.depth == 4  # bytes: numbers of 32 bits, not of floating point
+        inputs = [e.b.bitcast(x, e.ints) for x in inputs] if whole else inputs
         out = []
         for r in range(shape.rows):
             factor = e.broadcast(weights, r)
+            factor = e.b.bitcast(factor, e.ints) if whole else factor
             for v in range(width):
-                out.append(multiply(factor, inputs[v], running[r * width + v]))
+                out.append(multiply(inputs[v], factor, running[r * width + v]))
         return out
 
     return e.loop(0, k, step, sums)
+
+
+Product = Callable[[Emitter, Shape, int, list[Value], Value, Value, Value], list[Value]]
 
 
 def emit_gate(module: ir.Module, shape: Shape, width: int) -> ir.Function:
@@ -49,8 +57,8 @@ def emit_gate(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     e = Emitter(module, f"gate_{width}", kinds, shape)
     taps, taps_weight, taps_k, mel, mel_weight, mel_k, bias, acts = e.args
     sums = [e.broadcast(bias, r) for r in range(shape.rows) for _ in range(width)]
-    sums = _accumulate(e, shape, width, sums, taps, taps_weight, taps_k)
-    sums = _accumulate(e, shape, width, sums, mel, mel_weight, mel_k)
+    sums = accumulate(e, shape, width, sums, taps, taps_weight, taps_k)
+    sums = accumulate(e, shape, width, sums, mel, mel_weight, mel_k)
     pairs = shape.rows // 2
     for v in range(width):
         values = [gate(e, sums[r * width + v], sums[(r + pairs) * width + v]) for r in range(pairs)]
@@ -61,10 +69,13 @@ def emit_gate(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     return e.end()
 
 
-def emit_linear(module: ir.Module, shape: Shape, width: int) -> ir.Function:
+def emit_linear(
+    module: ir.Module, shape: Shape, width: int, product: Product = accumulate
+) -> ir.Function:
     """linear(a, a_weight, a_k, b, b_weight, b_k, bias, start, start_pitch, mask, out, pitch).
 
-    out = start + bias + both products, for one group of rows; zero where the mask is zero.
+    out = start + bias + both products, for one group of rows; zero where the mask is zero. ``a``
+    are gate outputs, which ``product`` takes, and ``b`` is audio.
     """
     kinds = [PTR, PTR, I64, PTR, PTR, I64, PTR, PTR, I64, PTR, PTR, I64]
     e = Emitter(module, f"linear_{width}", kinds, shape)
@@ -73,8 +84,8 @@ def emit_linear(module: ir.Module, shape: Shape, width: int) -> ir.Function:
     for r in range(shape.rows):
         row, constant = e.at(start, e.mul(start_pitch, r)), e.broadcast(bias, r)
         sums += [e.b.fadd(e.load(row, v * shape.lanes), constant) for v in range(width)]
-    sums = _accumulate(e, shape, width, sums, a, a_weight, a_k)
-    sums = _accumulate(e, shape, width, sums, b, b_weight, b_k)
+    sums = product(e, shape, width, sums, a, a_weight, a_k)
+    sums = accumulate(e, shape.audio, width, sums, b, b_weight, b_k)
     masks = [e.load(mask, v * shape.lanes) for v in range(width)]
     for r in range(shape.rows):
         row = e.at(out, e.mul(pitch, r))
@@ -104,7 +115,7 @@ def emit_pack(module: ir.Module, shape: Shape, width: int) -> ir.Function:
             odd = e.load(after, v * shape.lanes) if second else e.constant(0.0)
             e.store(e.pair(even, odd), target, v * shape.lanes)
 
-    if shape.depth == 1:
+    if shape.depth != 2:
         e.loop(0, rows, copy)
         return e.end()
     whole = e.div(rows, 2)
