@@ -160,7 +160,7 @@ def _bounds(e: Emitter, low: Value, step: Value, width: int) -> list[tuple[Value
 def gate_product(
     e: Emitter, shape: Shape, width: int, sums: list[Value], panel: Value, weight: Value, k: Value
 ) -> list[Value]:
-    """As :func:`accumulate`, the panel being what gates gave, in bytes; before it is its ``low``."""
+    """As :func:`accumulate`, the panel being what gates gave in bytes, behind its ``low``."""
     low = e.at(panel, -shape.block)
     bounds = [(e.load(low, v * shape.lanes), e.constant(GATE_STEP)) for v in range(width)]
     return _product(e, shape, width, sums, panel, weight, k, bounds)
