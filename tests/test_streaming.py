@@ -1,6 +1,9 @@
 """Streamed audio is bit for bit that of the whole utterance."""
 
+import gc
 import itertools
+import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastglow.engines.cpu.stream as stream_module
+import fastglow.streaming
 from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.engines.cpu import CpuEngine
 from fastglow.engines.cpu.stream import Reach
@@ -134,6 +138,28 @@ def test_streams_side_by_side_do_not_mix():
             found.extend([] if audio is None else [audio])
     for i, (mel, found) in enumerate(zip(mels, pieces, strict=True)):
         assert np.array_equal(np.concatenate(found), vocoder.synthesize(mel, seed=i))
+
+
+def test_closing_early_leaves_nothing_and_pulls_nothing_more():
+    engine = CpuEngine(PLANS["phases"], threads=2)
+    pulled = []
+
+    def chunks():
+        for part in cut(random_input(CONFIG, 400)[0][0].astype(np.float32), [20]):
+            pulled.append(part)
+            yield part
+
+    state = engine.stream(SeededNoise((0,), 0.6))
+    gone = weakref.ref(state)
+    stream = fastglow.streaming.stream(state, chunks(), 20)
+    next(stream)
+    threads = threading.active_count()
+    stream.close()
+    del state, stream
+    gc.collect()
+    assert gone() is None
+    assert len(pulled) == 1
+    assert threading.active_count() == threads
 
 
 def test_audio_that_is_not_finite_raises():
