@@ -51,10 +51,11 @@ def test_the_loss_falls(config: WaveGlowConfig, waves: list[torch.Tensor], muon:
         {},
         {"muon": True},
         {"loss": replace(LOSS, repulsion=1.0)},
+        {"loss": replace(LOSS, hum=1.0)},
         {"adversary": AdversaryConfig(1.0, channels=2, periods=(2, 3), windows=(64,))},
         {"likelihood": 0.1, "prior_freedom": 3.0},
     ],
-    ids=["adam", "muon", "repulsion", "adversary", "likelihood"],
+    ids=["adam", "muon", "repulsion", "hum", "adversary", "likelihood"],
 )
 def test_resuming_is_not_stopping(
     config: WaveGlowConfig, waves: list[torch.Tensor], more: dict[str, Any], tmp_path: Path

@@ -93,6 +93,7 @@ class LossConfig:
             So each recording is generated twice, from two noises, and half of this share of the
             distance between the two is taken off. With 1 every term is an energy distance, least
             where the generated audio is distributed as recordings are.
+        hum: Weight of :class:`fastglow.training.hum.HumLoss`, which looks for just that hum.
     """
 
     resolutions: tuple[Resolution, ...] = (
@@ -106,6 +107,7 @@ class LossConfig:
     compressed: float = 0.0
     exponent: float = 0.3
     repulsion: float = 0.0
+    hum: float = 0.0
 
 
 class SpectralLoss(nn.Module):

@@ -14,6 +14,7 @@ from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 from fastglow.training.adversary import Adversary, AdversaryConfig
 from fastglow.training.density import nll_terms
+from fastglow.training.hum import HOPS, HumLoss
 from fastglow.training.losses import LossConfig, SpectralLoss, tacotron_mel
 from fastglow.training.network import InverseNetwork
 
@@ -96,6 +97,7 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
             f"segments of {config.segment}: expected window = n_fft, and multiples of the hop"
         )
     longest = max([mel.n_fft, *(r.n_fft for r in config.loss.resolutions)])
+    longest = max(longest, HOPS * hop if config.loss.hum else 0)
     if config.segment < longest:
         raise InputError(
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
@@ -152,6 +154,7 @@ class InverseObjective(nn.Module):
         self.network, self.config = network, config
         self.analysis = Analysis(network.config, config)
         self.loss = SpectralLoss(config.loss, network.config.sampling_rate)
+        self.hum = HumLoss(network.config.hop_length) if config.loss.hum else None
         self.adversary: Adversary | None = None
         if config.adversary.weight:
             with torch.random.fork_rng(devices=[]):
@@ -172,10 +175,10 @@ class InverseObjective(nn.Module):
             sigma: [B, 1].
 
         Returns:
-            Those of :class:`SpectralLoss`; in training those of :class:`Adversary` if there is one,
-            of which ``critic`` is not part of ``loss``; with a weight for the likelihood also
-            ``likelihood``, -log p in nats a sample, unweighted, and ``latent``, the latents' root
-            mean square.
+            Those of :class:`SpectralLoss`, and ``hum`` if it has a weight; in training those of
+            :class:`Adversary` if there is one, of which ``critic`` is not part of ``loss``; with a
+            weight for the likelihood also ``likelihood``, -log p in nats a sample, unweighted, and
+            ``latent``, the latents' root mean square.
         """
         target, mel = self.analysis(audio)
         twin = None
@@ -185,6 +188,9 @@ class InverseObjective(nn.Module):
             twin = torch.arange(2 * half, device=target.device).roll(half)
         generated = self.network(mel, noise, sigma)
         terms: dict[str, Tensor] = self.loss(generated, target, twin)
+        if self.hum:
+            hum = self.hum(generated, target)
+            terms = {**terms, "loss": terms["loss"] + self.config.loss.hum * hum, "hum": hum}
         if self.training and self.adversary:
             judged = self.adversary(generated, target)
             terms = {**terms, **judged, "loss": terms["loss"] + self.adversary.weighted(judged)}

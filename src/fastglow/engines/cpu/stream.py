@@ -3,7 +3,7 @@
 A flow is ``delay`` frames behind the one before it, its right halo. Of a push of n new frames each
 layer computes as much as its input reaches: the frames whose last steps still lacked neighbours,
 and n minus what the layers after it do not need yet. What later layers and pushes read again, a few
-frames of every layer's input and output, is kept in between (0.25 MB a flow at 64 channels).
+frames of every layer's input and output, is kept in between (0.9 MB a flow at 64 channels).
 """
 
 from __future__ import annotations
