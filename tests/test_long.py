@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from fastglow import job as job_module
-from fastglow.audio import read_raw_mel
 from fastglow.checkpoint import save_safetensors
 from fastglow.config import WNConfig
-from fastglow.errors import InputError, OutputError
+from fastglow.errors import OutputError
 from fastglow.job import Recipe, Task
 
 from models import TINY, random_input, random_weights
@@ -60,16 +59,3 @@ def test_one_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch, model):
     with pytest.raises(OutputError, match="no room"):
         outcomes.extend(job.run(tasks, lambda message: None))
     assert not list(tmp_path.glob("*.wav"))
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_large_file_is_mapped_and_reads_the_same(tmp_path, monkeypatch, dtype, order):
-    mel = np.asarray(random_input(CONFIG, 50)[0][0], dtype, order)
-    np.save(tmp_path / "a.npy", mel)
-    monkeypatch.setattr("fastglow.audio.mels.MAPPED", 0)
-    found = read_raw_mel(tmp_path / "a.npy")
-    assert np.array_equal(found, mel.astype(np.float32))
-    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
-    with pytest.raises(InputError, match="damaged"):
-        read_raw_mel(tmp_path / "a.npy")

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ Written = TypeVar("Written")
 READERS, WRITERS = 2, 2  # threads
 AHEAD, BEHIND = 32, 32  # files read and not computed, computed and not written
 PADDED = 4  # times the frames computed together: how large the padded batch of them may be
+
+
+class Mel(Protocol):
+    """Of shape [n_mel, frames], held or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,12 @@ class Corpus(Generic[Task, Written]):
 
     def __init__(
         self,
-        read: Callable[[Task], Float32],
-        synthesize: Callable[[Sequence[Float32]], Sequence[Float32]],
+        read: Callable[[Task], Mel],
+        synthesize: Callable[[Sequence[Mel]], Sequence[Float32]],
         write: Callable[[Task, Float32], Written],
         frames: int,
         ahead: int = AHEAD,
-        alone: Callable[[Task, Float32], Written | None] = lambda task, mel: None,
+        alone: Callable[[Task, Any], Written | None] = lambda task, mel: None,
     ) -> None:
         self._read, self._synthesize, self._write, self._alone = read, synthesize, write, alone
         self._frames, self._ahead = frames, ahead
@@ -99,10 +106,10 @@ class Corpus(Generic[Task, Written]):
 
     def _groups(
         self, tasks: Iterator[Task], readers: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[Task, Float32]] | Outcome[Task, Written]]:
+    ) -> Iterator[list[tuple[Task, Mel]] | Outcome[Task, Written]]:
         """Tasks with their mels, as many as are computed together; what cannot be read at once."""
-        reading: deque[tuple[Task, Future[Float32]]] = deque()
-        group: list[tuple[Task, Float32]] = []
+        reading: deque[tuple[Task, Future[Mel]]] = deque()
+        group: list[tuple[Task, Mel]] = []
         total = longest = 0
         while True:
             while len(reading) < self._ahead and (task := next(tasks, None)) is not None:
@@ -125,7 +132,7 @@ class Corpus(Generic[Task, Written]):
             yield group
 
     def _compute(
-        self, group: list[tuple[Task, Float32]]
+        self, group: list[tuple[Task, Mel]]
     ) -> Iterator[tuple[Task, Float32, float] | Outcome[Task, Written]]:
         """Each task's audio, and the seconds it took; or its outcome, if it failed."""
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,10 +19,10 @@ from fastglow.audio import (
     mel_spectrogram,
     open_audio,
     read_audio,
-    read_mel,
     write_audio,
 )
 from fastglow.audio.files import AUDIO_SUFFIXES
+from fastglow.audio.stored import StoredMel, open_mel
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.corpus import AHEAD, Corpus, Outcome
 from fastglow.engines.choose import choose_engine
@@ -210,36 +211,39 @@ class Job:
     def _kind(self) -> str:
         return "cpu" if self.vocoder.engine.device == "cpu" else "cuda"
 
-    def _read(self, task: Task, warn: Warn) -> Float32:
-        """The task's mel, converted to natural log; warns if it does not look like one."""
+    def _read(self, task: Task, warn: Warn) -> Float32 | StoredMel:
+        """The task's mel, in natural log unless it stays on disk; warns if it looks like none."""
         config = self.vocoder.config
         if task.is_audio:
             wave, rate = read_audio(task.source, config.sampling_rate)
             return mel_spectrogram(wave, rate, config=config)
-        mel = read_mel(task.source, config)
+        mel = open_mel(task.source, config, self._longest)
         scale = self.recipe.mel_scale
-        diagnosis = diagnose(convert_mel(mel[:, :LONG], scale, config), config)
+        beginning = mel.read(0, LONG) if isinstance(mel, StoredMel) else mel[:, :LONG]
+        diagnosis = diagnose(convert_mel(beginning, scale, config), config)
         if diagnosis.verdict == "constant":
             raise InputError(f"{task.source}: {diagnosis.summary}; nothing to say")
         if not diagnosis.ok:
             mend = f" (mend: {diagnosis.mend})" if diagnosis.mend else ""
             warn(f"{task.source}: {diagnosis.summary}{mend}")
-        return mel if self._is_long(mel) else convert_mel(mel, scale, config)
+        return mel if isinstance(mel, StoredMel) else convert_mel(mel, scale, config)
 
-    def _is_long(self, mel: Float32) -> bool:
-        """Whether it is computed part by part; the denoiser needs the whole."""
-        return mel.shape[1] > LONG and self.vocoder.config.has_phases and not self.recipe.denoise
+    @property
+    def _longest(self) -> int:
+        """Frames from which on a mel is computed part by part; the denoiser needs the whole."""
+        parted = self.vocoder.config.has_phases and not self.recipe.denoise
+        return LONG if parted else sys.maxsize
 
-    def _alone(self, task: Task, mel: Float32) -> Written | None:
-        """A long mel [n_mel, frames], in its own scale, to its file in bounded memory."""
-        if not self._is_long(mel):
+    def _alone(self, task: Task, mel: Float32 | StoredMel) -> Written | None:
+        """A long mel to its file in bounded memory; one on disk is in its own scale."""
+        if mel.shape[1] <= self._longest:
             return None
         recipe, config, width = self.recipe, self.vocoder.config, STRETCH[self._kind]
-        scale = "ln" if task.is_audio else recipe.mel_scale
-        parts = (
-            convert_mel(np.ascontiguousarray(mel[:, at : at + width]), scale, config)
-            for at in range(0, mel.shape[1], width)
-        )
+        if isinstance(mel, StoredMel):
+            parts = (convert_mel(part, recipe.mel_scale, config) for part in mel.parts(width))
+        else:
+            held = mel
+            parts = (held[:, at : at + width] for at in range(0, mel.shape[1], width))
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, recipe.subtype
         with open_audio(task.target, rate, subtype=subtype) as writer:
@@ -249,7 +253,7 @@ class Job:
                 writer.write(audio)
         return _written(writer.report)
 
-    def _synthesize(self, mels: Sequence[Float32]) -> list[Float32]:
+    def _synthesize(self, mels: Sequence[Any]) -> list[Float32]:
         """The audio [samples] of each mel [n_mel, frames]."""
         recipe = self.recipe
         lengths = [mel.shape[1] for mel in mels]

@@ -8,7 +8,8 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -21,7 +22,6 @@ from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth", ".safetensors")
-MAPPED = 1 << 26  # bytes from which a .npy is not read at once: 39 minutes of mel
 MAX_UNPACKED = 1 << 30  # bytes from a .npz: 10 hours of mel; a zip can promise 1000 times its size
 SAVE = "save it with np.save(path, mel.astype(np.float32))"
 
@@ -51,16 +51,8 @@ def read_raw_mel(path: str | os.PathLike[str]) -> Float32:
         InputError: The file is missing, damaged or holds no single floating-point array.
         CheckpointError: A .pt or .safetensors file is damaged or unsafe.
     """
-    source = Path(path)
+    source = find_mel(path)
     suffix = source.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(
-            f"{source}: cannot read a mel from {suffix or 'a file without suffix'}; "
-            f"expected {', '.join(SUFFIXES)}"
-        )
-    if not source.is_file():
-        kind = "is a folder" if source.is_dir() else "no such file"
-        raise InputError(f"{source}: {kind}; expected a mel")
     try:
         size = source.stat().st_size
         if suffix == ".npy":
@@ -77,7 +69,26 @@ def read_raw_mel(path: str | os.PathLike[str]) -> Float32:
         raise InputError(f"{source}: cannot be read ({error.strerror or error})") from None
     _check_dtype(array.dtype, str(source))
     with np.errstate(over="ignore"):  # a float64 past float32 becomes inf, which is reported
-        return array.astype(np.float32, copy=False)
+        return array.astype(np.float32)
+
+
+def find_mel(path: str | os.PathLike[str]) -> Path:
+    """The path of a file whose suffix is a mel's.
+
+    Raises:
+        InputError: It has another suffix or there is no such file.
+    """
+    source = Path(path)
+    suffix = source.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(
+            f"{source}: cannot read a mel from {suffix or 'a file without suffix'}; "
+            f"expected {', '.join(SUFFIXES)}"
+        )
+    if not source.is_file():
+        kind = "is a folder" if source.is_dir() else "no such file"
+        raise InputError(f"{source}: {kind}; expected a mel")
+    return source
 
 
 def check_mel(mel: Float32, config: WaveGlowConfig, source: str = "the mel") -> Float32:
@@ -91,30 +102,56 @@ def check_mel(mel: Float32, config: WaveGlowConfig, source: str = "the mel") -> 
     Raises:
         InputError: Its shape does not fit or its values are not finite.
     """
-    bands, shape = config.n_mel_channels, list(mel.shape)
-    if mel.ndim == 3 and mel.shape[0] == 1:
-        mel = mel[0]
-    if mel.ndim == 3 and bands in mel.shape[1:]:
-        raise InputError(f"{source}: a batch of shape {shape}; save each mel in a file of its own")
-    if mel.ndim != 2:
-        raise InputError(f"{source}: an array of shape {shape}; expected [{bands}, frames]")
-    if 0 in mel.shape:
-        raise InputError(f"{source}: the mel is empty ({shape}); expected [{bands}, frames]")
-    if mel.shape[0] != bands and mel.shape[1] == bands:
-        raise InputError(f"{source}: the mel is transposed ({shape}); save mel.T")
-    if mel.shape[0] != bands:
+    mel = mel.reshape(check_shape(mel.shape, config, source))
+    check_finite([mel], source)
+    return np.ascontiguousarray(mel)
+
+
+def check_shape(
+    shape: tuple[int, ...], config: WaveGlowConfig, source: str = "the mel"
+) -> tuple[int, int]:
+    """The shape [n_mel, frames] of a mel of [n_mel, frames] or [1, n_mel, frames].
+
+    Raises:
+        InputError: It does not fit the model.
+    """
+    bands, found = config.n_mel_channels, list(shape)
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) == 3 and bands in shape[1:]:
+        raise InputError(f"{source}: a batch of shape {found}; save each mel in a file of its own")
+    if len(shape) != 2:
+        raise InputError(f"{source}: an array of shape {found}; expected [{bands}, frames]")
+    if 0 in shape:
+        raise InputError(f"{source}: the mel is empty ({found}); expected [{bands}, frames]")
+    if shape[0] != bands and shape[1] == bands:
+        raise InputError(f"{source}: the mel is transposed ({found}); save mel.T")
+    if shape[0] != bands:
         raise InputError(
-            f"{source}: {mel.shape[0]} mel bands in {shape}; the model reads {bands}: "
+            f"{source}: {shape[0]} mel bands in {found}; the model reads {bands}: "
             "make the mels with its settings (`fastglow mel`)"
         )
-    bad = mel.size - int(np.isfinite(mel).sum())
+    return shape[0], shape[1]
+
+
+def check_finite(parts: Iterable[Float32], source: str = "the mel") -> None:
+    """Raises unless all of a mel, in parts [n_mel, frames] of any width, is finite.
+
+    Raises:
+        InputError: A value is NaN or infinite.
+    """
+    frames = size = bad = first = 0
+    for part in parts:
+        finite = np.isfinite(part)
+        if not finite.all():
+            first = first if bad else frames + int(np.argmin(finite.all(axis=0)))
+            bad += int(finite.size - finite.sum())
+        frames, size = frames + part.shape[1], size + part.size
     if bad:
-        frame = int(np.argmax(~np.isfinite(mel).all(axis=0)))
         raise InputError(
-            f"{source}: {bad} of {mel.size} values are NaN or infinite, first in frame {frame}; "
+            f"{source}: {bad} of {size} values are NaN or infinite, first in frame {first}; "
             "make the mel again"
         )
-    return np.ascontiguousarray(mel)
 
 
 def write_mel(path: str | os.PathLike[str], mel: Any) -> None:
@@ -150,8 +187,34 @@ def _check_dtype(dtype: np.dtype[Any], source: str) -> None:
     )
 
 
-def _read_npy(file: IO[bytes], size: int, source: str) -> NDArray[Any]:
-    """The array in a .npy stream of ``size`` bytes; allocates only what is really there."""
+@dataclass(frozen=True, slots=True)
+class NpyHeader:
+    """How an array lies in a .npy file.
+
+    Attributes:
+        shape: Of the array.
+        order: "C" or "F".
+        dtype: float16, float32 or float64.
+        offset: Where its first byte is.
+    """
+
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(file: IO[bytes], size: int, source: str) -> NpyHeader:
+    """The header of a .npy stream of ``size`` bytes, which is left where the array begins.
+
+    Raises:
+        InputError: The stream is damaged or holds no floating-point array.
+    """
     readers: dict[tuple[int, int], Callable[..., Any]] = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -167,19 +230,23 @@ def _read_npy(file: IO[bytes], size: int, source: str) -> NDArray[Any]:
     _check_dtype(dtype, source)
     if len(shape) > 8 or not all(0 <= extent < 2**48 for extent in shape):
         raise InputError(f"{source}: the .npy header promises an impossible shape; {SAVE}")
-    wanted, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if wanted != there:
+    header = NpyHeader(shape, "F" if fortran else "C", dtype, file.tell())
+    there = size - header.offset
+    if header.size != there:
         raise InputError(
-            f"{source}: the .npy header promises {list(shape)} of {dtype}, {wanted} bytes, "
+            f"{source}: the .npy header promises {list(shape)} of {dtype}, {header.size} bytes, "
             f"but {there} follow; the file is damaged: write it again"
         )
-    order: Literal["F", "C"] = "F" if fortran else "C"
-    if wanted >= MAPPED and isinstance(file, io.BufferedReader):
-        return np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order)
-    data = file.read(wanted)
-    if len(data) != wanted:
-        raise InputError(f"{source}: ends after {len(data)} of {wanted} bytes; write it again")
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+    return header
+
+
+def _read_npy(file: IO[bytes], size: int, source: str) -> NDArray[Any]:
+    """The array in a .npy stream of ``size`` bytes; allocates only what is really there."""
+    header = read_npy_header(file, size, source)
+    data = file.read(header.size)
+    if len(data) != header.size:
+        raise InputError(f"{source}: ends after {len(data)} of {header.size} bytes; write it again")
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
 
 
 def _read_npz(file: IO[bytes], source: str) -> NDArray[Any]:
