@@ -1,5 +1,6 @@
 """Mels too long to be held: computed and written part by part, the same files."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from fastglow import job as job_module
 from fastglow.checkpoint import save_safetensors
 from fastglow.config import WNConfig
-from fastglow.errors import OutputError
+from fastglow.errors import InputError, OutputError
 from fastglow.job import Recipe, Task
+from fastglow.vocoder import Vocoder
 
 from models import TINY, random_input, random_weights
 
@@ -59,3 +61,45 @@ def test_one_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch, model):
     with pytest.raises(OutputError, match="no room"):
         outcomes.extend(job.run(tasks, lambda message: None))
     assert not list(tmp_path.glob("*.wav"))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_the_same_file_from_any_npy(tmp_path, monkeypatch, model, dtype, order):
+    np.save(tmp_path / "a.npy", np.asarray(random_input(CONFIG, 333)[0][0], dtype, order))
+    recipe = Recipe(model, device="cpu", seed=7)
+    whole = vocoded(recipe, tmp_path / "a.npy", tmp_path / "whole.wav")
+    monkeypatch.setattr(job_module, "LONG", 40)
+    parts = vocoded(recipe, tmp_path / "a.npy", tmp_path / "parts.wav")
+    assert parts.written == whole.written
+    assert (tmp_path / "parts.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+
+
+def test_a_mel_that_shrinks_meanwhile_fails_alone(tmp_path, monkeypatch, model):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", random_input(CONFIG, 333)[0][0].astype(np.float32))
+    monkeypatch.setattr(job_module, "LONG", 40)
+    real = job_module.Job._alone
+
+    def shrinking(self, task, mel):
+        if task.source.name == "a.npy":
+            os.truncate(task.source, 2000)
+        return real(self, task, mel)
+
+    monkeypatch.setattr(job_module.Job, "_alone", shrinking)
+    tasks = [Task(tmp_path / f"{name}.npy", tmp_path / f"{name}.wav") for name in "ab"]
+    bad, good = Recipe(model, device="cpu").load().run(tasks, lambda message: None)
+    assert isinstance(bad.error, InputError)
+    assert "changed while it was read" in str(bad.error)
+    assert good.written is not None
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["b.wav"]
+
+
+def test_one_that_no_wav_can_hold_is_refused_at_once(tmp_path, monkeypatch, model):
+    np.save(tmp_path / "a.npy", random_input(CONFIG, 100)[0][0].astype(np.float32))
+    monkeypatch.setattr(job_module, "LONG", 40)
+    monkeypatch.setattr("fastglow.audio.writing.MAX_WAV", 100 * 256 * 2 - 1)
+    monkeypatch.setattr(Vocoder, "stream", None)  # would raise
+    outcome = vocoded(Recipe(model, device="cpu"), tmp_path / "a.npy", tmp_path / "a.wav")
+    assert "write .flac" in str(outcome.error)
+    assert not (tmp_path / "a.wav").exists()

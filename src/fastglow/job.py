@@ -23,6 +23,7 @@ from fastglow.audio import (
 )
 from fastglow.audio.files import AUDIO_SUFFIXES
 from fastglow.audio.stored import StoredMel, open_mel
+from fastglow.audio.writing import check_length
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.corpus import AHEAD, Corpus, Outcome
 from fastglow.engines.choose import choose_engine
@@ -246,6 +247,7 @@ class Job:
             parts = (held[:, at : at + width] for at in range(0, mel.shape[1], width))
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, recipe.subtype
+        check_length(task.target, config.samples(mel.shape[1]), subtype)  # hours before it is met
         with open_audio(task.target, rate, subtype=subtype) as writer:
             for audio in self.vocoder.stream(
                 parts, sigma=recipe.sigma, seed=recipe.seed, frames=width

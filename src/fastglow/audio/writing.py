@@ -81,8 +81,7 @@ class AudioWriter:
         self._peak = max(self._peak, -low, high)
         if self._subtype != "FLOAT":
             self.clipped += int((audio > 1).sum() + (audio < -1).sum())
-        if self.path.suffix.lower() == ".wav" and self.samples * WIDTHS[self._subtype] > MAX_WAV:
-            raise InputError(f"{self.path}: {self.samples} samples do not fit a .wav; write .flac")
+        check_length(self.path, self.samples, self._subtype)
         for start in range(0, audio.size, BLOCK):
             self._encoder.write(audio[start : start + BLOCK])
 
@@ -170,6 +169,16 @@ def check_audio_format(suffix: str, subtype: str) -> None:
     if subtype not in WIDTHS or (suffix == ".flac" and subtype == "FLOAT"):
         known = "PCM_16 or PCM_24" if suffix == ".flac" else "PCM_16, PCM_24 or FLOAT"
         raise InputError(f"subtype {subtype!r}; expected {known}")
+
+
+def check_length(path: Path, samples: int, subtype: str) -> None:
+    """Raises unless a file of this kind can hold so many samples.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if path.suffix.lower() == ".wav" and samples * WIDTHS[subtype] > MAX_WAV:
+        raise InputError(f"{path}: {samples} samples do not fit a .wav; write .flac")
 
 
 def wav_header(samples: int | None, rate: int, subtype: str) -> bytes:
