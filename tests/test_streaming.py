@@ -159,7 +159,7 @@ def test_closing_early_leaves_nothing_and_pulls_nothing_more():
     gc.collect()
     assert gone() is None
     assert len(pulled) == 1
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_audio_that_is_not_finite_raises():
