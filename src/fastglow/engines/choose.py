@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from fastglow.arguments import choose
@@ -76,7 +77,7 @@ def choose_engine(
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", device):
         choose("device", device, ("auto", "cpu", "cuda"))
     choose("conditioning", conditioning, ("auto", "phases", "published"))
-    choose("precision", precision, ("auto", *PRECISIONS["cuda"], "int8"))
+    choose("precision", precision, ("auto", *dict.fromkeys(chain(*PRECISIONS.values()))))
     found, gpu = (None, "") if device == "cpu" else _look(device)
     kind = "cuda" if found else "cpu"
     if precision != "auto" and precision not in PRECISIONS[kind]:

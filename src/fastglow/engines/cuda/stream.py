@@ -1,7 +1,8 @@
 """Streaming on a GPU: each stretch with its whole receptive field around it.
 
-A GPU computes the 195 frames around a stretch in little more time than the stretch alone: launches
-and the reading of the weights dominate what is short.
+What is short is bounded by launches and by reading the weights (256 channels in fp16 on an H100:
+86 frames in 1.8 ms, 861 in 6.0), so the 195 frames around a short stretch cost little; around a
+long one they are few. How long a push takes has not been measured.
 """
 
 from __future__ import annotations
