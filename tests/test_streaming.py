@@ -19,8 +19,8 @@ from fastglow.engines.cpu.stream import Reach
 from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
-from fastglow.plan.evaluate import _conditioning_input, _flow
 from fastglow.vocoder import Vocoder
+from streams import cut, recomputed
 
 from models import RAGGED, TINY, random_input, random_weights
 
@@ -29,15 +29,6 @@ CONFIG = replace(TINY, n_flows=3, wn=WNConfig(n_layers=5, n_channels=8))
 WEIGHTS = random_weights(CONFIG)
 PLANS = {form: Plan(WEIGHTS, form) for form in ("phases", "published")}
 VOCODERS = {form: Vocoder(WEIGHTS, CpuEngine(plan)) for form, plan in PLANS.items()}
-
-
-def cut(mel, sizes):
-    """The mel in chunks of these sizes, over and over."""
-    at, index = 0, 0
-    while at < mel.shape[1]:
-        size = sizes[index % len(sizes)]
-        yield mel[:, at : at + size]
-        at, index = at + size, index + 1
 
 
 @pytest.mark.parametrize("form", ["phases", "published"])
@@ -77,32 +68,6 @@ def test_the_lookahead_of_the_published_model_is_its_receptive_field():
     assert config.n_flows * Reach.of(config).delay == config.receptive_field[1]
 
 
-def recomputed(mel, sizes, lookahead, noise):
-    """The audio by definition, in float64: at each push every flow makes all of its input anew, as
-    if the utterance ended with what has come, and gives what is then far enough behind."""
-    plan, count = PLANS["phases"], CONFIG.n_flows
-    share, rest = divmod(lookahead, count)
-    delays = [share + (k < rest) for k in range(count)]
-    phases = CONFIG.phases
-    latent = noise.reshape(-1, CONFIG.n_group).T
-    inputs = [np.zeros((CONFIG.n_group, 0)) for _ in range(count + 1)]
-    bounds = np.minimum(np.cumsum([0, *sizes]), mel.shape[1])
-    for end in [*bounds[1:], None]:  # None: nothing more will come
-        last = mel.shape[1] if end is None else end
-        inputs[0] = latent[:, : last * phases]
-        for k, delay in enumerate(delays):
-            x = inputs[k].copy()
-            flow = plan.flow(count - 1 - k)
-            if not x.shape[1]:
-                continue
-            columns = _conditioning_input(plan, mel[:, : x.shape[1] // phases])
-            x[-flow.channels :] = _flow(flow, x[-flow.channels :], columns)
-            given = x.shape[1] if end is None else max(0, x.shape[1] - delay * phases)
-            before = inputs[k + 1].shape[1]
-            inputs[k + 1] = np.concatenate([inputs[k + 1], x[:, before:given]], axis=1)
-    return inputs[-1].T.reshape(-1)
-
-
 @pytest.mark.parametrize("lookahead", range(5))
 def test_a_shorter_lookahead_is_what_it_says(lookahead):
     mel = random_input(CONFIG, 40)[0][0]
@@ -115,7 +80,7 @@ def test_a_shorter_lookahead_is_what_it_says(lookahead):
     assert list(given) == [max(0, n - state.lookahead) for n in np.cumsum(sizes)]
     audio = np.concatenate([*pieces, state.finish()])
     noise = 0.7 * normal(5, len(audio)).astype(np.float64)
-    expected = recomputed(mel, sizes, state.lookahead, noise)
+    expected = recomputed(PLANS["phases"], mel, sizes, state.lookahead, noise)
     assert np.abs(audio - expected).max() < 1e-5 * np.abs(expected).max()
     exact = VOCODERS["phases"].synthesize(mel.astype(np.float32), seed=5, sigma=0.7)
     assert np.array_equal(audio, exact) == (lookahead >= whole)

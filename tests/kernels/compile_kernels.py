@@ -91,7 +91,9 @@ def residual_case(channels: int, products: Products, width: int = 0, last: bool 
     return make
 
 
-def coupling_case(channels: int, following: int, products: Products) -> Build:
+def coupling_case(
+    channels: int, following: int, products: Products, shift: int = 0, kept: int = 0
+) -> Build:
     def make(target: int) -> Any:
         options = coupling.options(
             (1, 32, triton.cdiv(channels, 8) * 8, 860),
@@ -103,8 +105,10 @@ def coupling_case(channels: int, following: int, products: Products) -> Build:
             False,
             products,
             target,
+            shift=shift,
+            kept=kept,
         )
-        names = ("out", "output_bias", "inverse", "planes", "mask")
+        names = ("out", "output_bias", "inverse", "planes", "after", "mask")
         types = dict.fromkeys(names, "*fp32") | {"given": POINTERS[products], "N": "i32"}
         return build(coupling.coupling_kernel, types, options, target)
 
@@ -154,6 +158,7 @@ CASES: dict[str, Build] = {
     "coupling 8 8": coupling_case(8, 8, "fp16"),
     "coupling 8 8 tf32": coupling_case(8, 8, "tf32"),
     "coupling 4 0": coupling_case(4, 0, "fp16"),
+    "coupling of a stream": coupling_case(4, 6, "fp16", 8, 16),
     "prepare": prepare_case,
     "spread": latent_case(latent.spread_kernel),
     "collect": latent_case(latent.collect_kernel),

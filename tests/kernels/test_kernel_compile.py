@@ -21,8 +21,8 @@ EVERYWHERE = ["gate 64 896", "gate 256 896", "gate 512 896",
 NEWEST = ["gate 64 96", "gate 256 96", "gate 256 896 first", "gate 256 896 tf32",
           "gate 256 896 fp32", "gate 256 96 fp32", "residual 256 first", "residual 256 tf32",
           "residual 256 fp32"]  # fmt: skip
-SMALL = ["residual 256 last", "coupling 8 8", "coupling 8 8 tf32", "coupling 4 0", "prepare",
-         "spread", "collect", "frames"]  # fmt: skip
+SMALL = ["residual 256 last", "coupling 8 8", "coupling 8 8 tf32", "coupling 4 0",
+         "coupling of a stream", "prepare", "spread", "collect", "frames"]  # fmt: skip
 WANTED = [*EVERYWHERE, *(f"{name}@80,90,100" for name in NEWEST), *(f"{n}@80,90" for n in SMALL)]
 
 

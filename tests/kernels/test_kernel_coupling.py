@@ -6,7 +6,13 @@ import pytest
 import torch
 from kernel_oracle import Target, check, check_guards, guarded
 
-from fastglow.kernels.coupling import coupling, prepare, reference_coupling, reference_given
+from fastglow.kernels.coupling import (
+    coupling,
+    prepare,
+    reference_coupling,
+    reference_given,
+    reference_moved,
+)
 
 # P, N, G, n, swapped, next n, next swapped, R, W
 CASES = [
@@ -55,6 +61,44 @@ def test_against_float64(case: tuple[int, ...], target: Target) -> None:
         assert torch.equal(prepared, given)
     else:
         assert given.isnan().all()
+
+
+@pytest.mark.parametrize("shift", [0, 3, 8])
+def test_into_other_planes(shift: int, target: Target) -> None:
+    """A stream's: what comes out goes to other planes, some places later, behind older ones."""
+    phases, places, group, channels, kept = 2, 70, 8, 6, 16
+    out = target.floats(1, phases, 8, places) * 0.3
+    bias = target.floats(channels)
+    inverse = guarded(torch.linalg.qr(torch.randn(channels, channels))[0].to(target.device))
+    planes, before = (target.floats(phases, group, places) for _ in range(2))
+    mask = torch.ones(places, device=target.device)  # of the places of ``after``
+    mask[60:] = 0
+    given, after, source = target.empty(phases, places, 64), guarded(before), planes.clone()
+    flow = {"channels": channels, "swapped": False}
+    coupling(
+        out, bias, inverse, planes, guarded(mask), given, **flow, next_channels=8,
+        next_swapped=False, products=target.products, after=after, shift=shift, kept=kept,
+    )  # fmt: skip
+    assert torch.equal(planes, source)
+    every = torch.ones_like(mask)
+    exact, same = (
+        reference_moved(
+            reference_coupling(out, bias, inverse, source, every, **flow, dtype=t),
+            before.to(t),
+            shift=shift,
+            kept=kept,
+        )
+        for t in (torch.float64, torch.float32)
+    )
+    for values in (exact, same):
+        values[:, group - channels :, 60:] = 0
+    check(after, exact, same, 1e-6)
+    assert torch.equal(after[..., :kept], before[..., :kept])
+    moved = source[:, : group - channels, kept - shift : places - shift]
+    assert torch.equal(after[:, : group - channels, kept:], moved)
+    check_guards(given)
+    flow = {"channels": 8, "swapped": False}
+    assert torch.equal(given, reference_given(after, mask, 64, target.products, **flow))
 
 
 def test_given_is_as_good_as_float32() -> None:

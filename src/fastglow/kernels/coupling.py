@@ -56,6 +56,20 @@ def reference_coupling(
     return after
 
 
+def reference_moved(planes: Tensor, after: Tensor, *, shift: int, kept: int) -> Tensor:
+    """What :func:`coupling` leaves in ``after`` if what it computes in place is ``planes``.
+
+    Args:
+        planes: [P, G, N].
+        after: [P, G, N], before.
+        shift: Places that it moves to the right.
+        kept: First places of ``after`` that stay as they are.
+    """
+    out = after.clone()
+    out[..., kept:] = planes[..., kept - shift : planes.shape[2] - shift]
+    return out
+
+
 def reference_given(
     planes: Tensor, mask: Tensor, width: int, products: Products, *, channels: int, swapped: bool
 ) -> Tensor:
@@ -114,13 +128,16 @@ def _write_given(planes, given, mask, N, places, inside,
 
 @triton.jit(do_not_specialize=["N"])
 def coupling_kernel(
-    out, output_bias, inverse, planes, mask, given, N,
+    out, output_bias, inverse, planes, after, mask, given, N,
     G: tl.constexpr, O: tl.constexpr, R: tl.constexpr, W: tl.constexpr,  # noqa: E741
     CHANNELS: tl.constexpr, SWAPPED: tl.constexpr, ROWS: tl.constexpr,
-    NEXT: tl.constexpr, NEXT_SWAPPED: tl.constexpr, BN: tl.constexpr, EARLY: tl.constexpr,
-    TF32: tl.constexpr,
+    NEXT: tl.constexpr, NEXT_SWAPPED: tl.constexpr, SHIFT: tl.constexpr, KEPT: tl.constexpr,
+    BN: tl.constexpr, EARLY: tl.constexpr, TF32: tl.constexpr,
 ):  # fmt: skip
     """BN places of one phase; ROWS is CHANNELS rounded up to a power of two.
+
+    Place q of ``after`` is place q - SHIFT of ``planes``; the first KEPT stay as they are. With
+    KEPT = 0 both are the same.
 
     EARLY: the layer after this one may start, and waits itself for what it needs of this; so does
     this for the layer before it.
@@ -132,27 +149,34 @@ def coupling_kernel(
     p = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = places < N
-    planes += p * G * N
-    audio = planes + (G - CHANNELS) * N
+    fresh = inside & (places >= KEPT)
+    source = places - SHIFT
+    after += p * G * N
+    audio = planes + p * G * N + (G - CHANNELS) * N
     partial = tl.num_programs(1).to(tl.int64) * O * N
     r = tl.arange(0, ROWS)
     acc = tl.zeros((ROWS, BN), tl.float32)
     for c in tl.static_range(CHANNELS):
-        value = tl.load(audio + c * N + places, mask=inside, other=0.0)
+        value = tl.load(audio + c * N + source, mask=fresh, other=0.0)
         row = c if SWAPPED else c - HALF
         if (row >= 0) & (row < HALF):
-            value = _changed(value, out + p * O * N, output_bias, row, partial, N, places, inside,
+            value = _changed(value, out + p * O * N, output_bias, row, partial, N, source, fresh,
                              R, HALF)  # fmt: skip
         column = tl.load(inverse + r * CHANNELS + c, mask=r < CHANNELS, other=0.0)
         acc = tl.fma(column[:, None], value[None, :], acc)
     real = tl.load(mask + places, mask=inside, other=0.0) > 0.0
     tl.debug_barrier()  # all threads have read the planes
-    keep = (r < CHANNELS)[:, None] & inside[None, :]
-    tl.store(audio + r[:, None] * N + places[None, :], tl.where(real[None, :], acc, 0.0), mask=keep)
+    keep = (r < CHANNELS)[:, None] & fresh[None, :]
+    to = after + (G - CHANNELS + r)[:, None] * N + places[None, :]
+    tl.store(to, tl.where(real[None, :], acc, 0.0), mask=keep)
+    if KEPT > 0:
+        for c in tl.static_range(G - CHANNELS):  # these wait for a later flow
+            value = tl.load(planes + (p * G + c) * N + source, mask=fresh, other=0.0)
+            tl.store(after + c * N + places, value, mask=fresh)
     if NEXT > 0:
         tl.debug_barrier()  # and written them
         FIRST: tl.constexpr = G - NEXT + (NEXT // 2 if NEXT_SWAPPED else 0)
-        _write_given(planes, given + p * N * W, mask, N, places, inside, W, FIRST, NEXT // 2,
+        _write_given(after, given + p * N * W, mask, N, places, inside, W, FIRST, NEXT // 2,
                      TF32)  # fmt: skip
 
 
@@ -170,7 +194,7 @@ def prepare_kernel(planes, mask, given, N, G: tl.constexpr, W: tl.constexpr,
 def options(
     out: tuple[int, int, int, int], group: int, width: int, channels: int, swapped: bool,
     next_channels: int, next_swapped: bool, products: Products,
-    architecture: int,
+    architecture: int, *, shift: int = 0, kept: int = 0,
 ) -> dict[str, object]:  # fmt: skip
     """The compile-time arguments of :func:`coupling_kernel` for ``out`` [R, P, O, N]."""
     early = {"launch_pdl": True} if architecture >= EARLY_FROM else {}
@@ -184,6 +208,8 @@ def options(
         "ROWS": triton.next_power_of_2(channels),
         "NEXT": next_channels,
         "NEXT_SWAPPED": next_swapped,
+        "SHIFT": shift,
+        "KEPT": kept,
         "BN": PLACES,
         "EARLY": bool(early),
         "TF32": products == "tf32",
@@ -205,6 +231,9 @@ def coupling(
     next_channels: int,
     next_swapped: bool,
     products: Products,
+    after: Tensor | None = None,
+    shift: int = 0,
+    kept: int = 0,
 ) -> None:
     """Undo a flow's coupling and 1x1 convolution in ``planes``, and write ``given_next``.
 
@@ -220,15 +249,19 @@ def coupling(
         next_channels: n of the next flow, 0 after the last.
         next_swapped: Its second half conditions its first.
         products: Of the layer that reads ``given_next``.
+        after: [P, G, N], where the result goes in place of ``planes``; the mask is of its places.
+        shift: How many places later a place of ``planes`` stands there.
+        kept: First places of it that stay as they are, at least ``shift`` and 1.
     """
     _, phases, _, places = out.shape
     config = options(
         tuple(out.shape), planes.shape[1], given_next.shape[2], channels, swapped, next_channels,
-        next_swapped, products, capability(out),
+        next_swapped, products, capability(out), shift=shift, kept=kept,
     )  # fmt: skip
     coupling_kernel[(triton.cdiv(places, PLACES), phases)](
-        out, output_bias, inverse, planes, mask, given_next, places, **config
-    )
+        out, output_bias, inverse, planes, planes if after is None else after, mask, given_next,
+        places, **config,
+    )  # fmt: skip
 
 
 def prepare(

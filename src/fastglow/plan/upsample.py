@@ -45,3 +45,23 @@ def upsampled(
                 wave[:, low:high] += columns[:, low - at : high - at, f]
     grouped = wave.reshape(bands, last - first, config.n_group)
     return grouped.transpose(0, 2, 1).reshape(-1, last - first)
+
+
+class Upsampling:
+    """:func:`upsampled` of an utterance whose mel comes in parts: the same bits."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Of nothing yet."""
+        self._plan, self._come = plan, 0
+        self._mel = np.zeros((plan.config.n_mel_channels, 0), np.float32)
+
+    def extend(self, mel: NDArray[np.float32]) -> Float64:
+        """What new frames [n_mel, frames] add: [M*G, steps]."""
+        config, come, new = self._plan.config, self._come, mel.shape[1]
+        # Whole blocks are kept: the rounding depends on a frame's place in its block.
+        begin = max(0, come - config.mel_taps) // FRAMES * FRAMES
+        held = np.concatenate([self._mel, mel], axis=1)
+        self._mel = held[:, held.shape[1] - (come + new - begin) :]
+        self._come += new
+        first, last = (config.steps(n - begin) for n in (come, come + new))
+        return upsampled(self._plan, self._mel, first, last)

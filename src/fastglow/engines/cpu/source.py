@@ -11,7 +11,7 @@ from fastglow.engines.cpu.axis import Axis, Tile
 from fastglow.engines.cpu.machine import Machine
 from fastglow.engines.cpu.pack import aligned
 from fastglow.plan import Plan
-from fastglow.plan.upsample import FRAMES, upsampled
+from fastglow.plan.upsample import Upsampling, upsampled
 
 
 def mel_plane(axis: Axis, mel: Float32) -> Float32:
@@ -55,7 +55,7 @@ class Conditioning:
         planes = 1 if plan.conditioning == "phases" else machine.phases
         self._plane = aligned((planes, machine.mel_rows, self._kept + machine.shape.block))
         self._first, self._come = -self._kept, 0  # the frame at 0; frames so far
-        self._mel = np.zeros((plan.config.n_mel_channels, 0), np.float32)
+        self._upsampling = Upsampling(plan)
 
     def extend(self, mel: Float32) -> None:
         """Take new frames [n_mel, frames]."""
@@ -77,13 +77,6 @@ class Conditioning:
         """What new frames add: [1 or P, rows, frames]."""
         if self._plan.conditioning == "phases":
             return mel[None]
-        # Whole blocks of the upsampling are kept: its rounding depends on their place.
-        phases, taps, come = self._machine.phases, self._plan.config.mel_taps, self._come
-        begin = max(0, come - taps) // FRAMES * FRAMES
-        held = np.concatenate([self._mel, mel], axis=1)
-        self._mel = held[:, held.shape[1] - (come + mel.shape[1] - begin) :]
-        steps = upsampled(
-            self._plan, self._mel, (come - begin) * phases, (come - begin + mel.shape[1]) * phases
-        )
-        by_phase = steps.reshape(len(steps), mel.shape[1], phases).transpose(2, 0, 1)
+        steps = self._upsampling.extend(mel)
+        by_phase = steps.reshape(len(steps), mel.shape[1], self._machine.phases).transpose(2, 0, 1)
         return by_phase.astype(np.float32)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +22,9 @@ from fastglow.engines.cuda.graphs import Passes
 from fastglow.engines.cuda.launches import Launch, holding, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
-from fastglow.engines.cuda.pieces import Axis, axes, cut
-from fastglow.engines.cuda.stream import WindowStream
+from fastglow.engines.cuda.pieces import Axis, axes, bucket, cut
+from fastglow.engines.cuda.push import Push, Reach
+from fastglow.engines.cuda.stream import CudaStream
 from fastglow.engines.cuda.workspace import Layouts, Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
@@ -104,9 +105,29 @@ class CudaEngine:
         drawn = noise if isinstance(noise, SeededNoise) else self._to_device(noise)
         return self.infer_device(self._to_device(mel), drawn, lengths).cpu().numpy()
 
-    def stream(self, noise: SeededNoise, lookahead: int | None = None) -> WindowStream:
+    def stream(self, noise: SeededNoise, lookahead: int | None = None) -> CudaStream:
         """See :class:`fastglow.engines.base.Engine`."""
-        return WindowStream(self, self.config, noise, lookahead)
+        return CudaStream(self._plan, self._pushing, noise, lookahead)
+
+    @contextmanager
+    def _pushing(self, frames: int, reach: Reach) -> Iterator[tuple[Push, Call]]:
+        """What takes so many new frames of a stream through all flows, and what runs it."""
+        with self._lock, torch.no_grad(), self._here(), explained():
+            try:
+                places = bucket(reach.history + frames)
+                self._room(places)
+                self._last = None  # the flows work where the mask was
+                if (places, reach) not in self._passes:
+                    buffers = self._workspace.buffers(places)
+                    push = Push(self._packer, self._flows, self._layers, buffers, reach)
+                    self._passes.add((places, reach), push, push.calls)
+                yield self._passes.get((places, reach))
+            except torch.OutOfMemoryError:
+                self._drop()
+                raise EngineError(
+                    f"no memory on {self.device} for {frames} frames of a stream; close other "
+                    "programs on the GPU or push fewer at a time"
+                ) from None
 
     def infer_device(
         self,
@@ -281,14 +302,18 @@ class CudaEngine:
 
     def _pass(self, places: int) -> tuple[Buffers, Call]:
         """The bucket's buffers, and what runs all flows on them."""
-        if not self._workspace.holds(places):
-            self._drop()  # before growing, or both memories are held
-            self._workspace.grow(places)
+        self._room(places)
         if places not in self._passes:
             buffers = self._workspace.buffers(places)
             each = launches(self._packer, self._flows, self._layers, buffers, places)
             self._passes.add(places, buffers, [launch.call for launch in each])
         return self._passes.get(places)
+
+    def _room(self, places: int) -> None:
+        """Make the workspace as large."""
+        if not self._workspace.holds(places):
+            self._drop()  # before growing, or both memories are held
+            self._workspace.grow(places)
 
     def _drop(self) -> None:
         """Give the workspace's memory back."""

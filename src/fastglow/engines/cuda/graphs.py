@@ -1,46 +1,46 @@
-"""The passes of an engine, one a bucket of axis lengths, as CUDA graphs where wanted."""
+"""The passes of an engine, one a bucket of lengths, as CUDA graphs where wanted."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
-from fastglow.engines.cuda.layers import Buffers, Call
+from fastglow.engines.cuda.layers import Call
 
 KEPT = 16  # the least recently used goes first
 
 
 class Passes:
-    """Buffers of each bucket, and what runs all launches on them."""
+    """What each bucket works on, and what runs all launches on it."""
 
     def __init__(self, device: torch.device, graphs: bool) -> None:
         """Hold none yet.
 
         Args:
-            device: Of the buffers.
+            device: Of what they work on.
             graphs: Capture the launches; else they are launched one by one.
         """
         self._device, self._graphs = device, graphs
-        self._kept: OrderedDict[int, tuple[Buffers, Call]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, Call]] = OrderedDict()
 
-    def __contains__(self, places: int) -> bool:
-        return places in self._kept
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
 
-    def add(self, places: int, buffers: Buffers, calls: Sequence[Call]) -> None:
+    def add(self, key: Hashable, buffers: Any, calls: Sequence[Call]) -> None:
         """A new bucket and its launches."""
         run = _Captured(calls, self._device) if self._graphs else partial(_launch, calls)
-        self._kept[places] = (buffers, run)
+        self._kept[key] = (buffers, run)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
 
-    def get(self, places: int) -> tuple[Buffers, Call]:
-        """The buffers of a bucket, and what runs its launches."""
-        self._kept.move_to_end(places)
-        return self._kept[places]
+    def get(self, key: Hashable) -> tuple[Any, Call]:
+        """What a bucket works on, and what runs its launches."""
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
     def clear(self) -> None:
         """Forget all, and with them the buffers' memory."""

@@ -1,57 +1,160 @@
-"""Streaming on a GPU: each stretch with its whole receptive field around it.
+"""Streaming on a GPU: each flow goes on where it stopped, with a few frames of its input again.
 
-What is short is bounded by launches and by reading the weights (256 channels in fp16 on an H100:
-86 frames in 1.8 ms, 861 in 6.0), so the 195 frames around a short stretch cost little; around a
-long one they are few. How long a push takes has not been measured.
+A push of few frames is bounded by its launches and by reading the weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from fastglow.config import WaveGlowConfig
-from fastglow.engines.base import NO_PHASES, Engine, Float32
-from fastglow.errors import InputError
+from fastglow.engines.base import NO_PHASES, NOT_FINITE, Float32
+from fastglow.engines.cuda.layers import Call
+from fastglow.engines.cuda.push import Push, Reach
+from fastglow.errors import EngineError, InputError
+from fastglow.kernels.common import narrowed
 from fastglow.noise import SeededNoise
-from fastglow.plan.upsample import FRAMES
+from fastglow.plan import Plan
+from fastglow.plan.upsample import Upsampling
+
+WIDEST = 2048  # frames at a time: those that are computed again are 1 % of it
+ENDLESS = 1 << 40  # frames, of an utterance whose end is not known yet
+
+Pushing = Callable[[int, Reach], AbstractContextManager[tuple[Push, Call]]]
 
 
-class WindowStream:
-    """See :class:`fastglow.engines.base.Stream`."""
+def reach_of(plan: Plan, lookahead: int | None) -> Reach:
+    """Of all flows; a shorter lookahead is shared out among them.
+
+    Args:
+        plan: The model.
+        lookahead: Frames; None: as many as it takes.
+    """
+    config = plan.config
+    delay = -(-plan.halo // config.phases)
+    whole = config.n_flows * delay
+    share, rest = divmod(whole if lookahead is None else min(lookahead, whole), config.n_flows)
+    delays = tuple(share + (k < rest) for k in range(config.n_flows))
+    before = config.mel_taps - 1 if plan.conditioning == "phases" else 0
+    return Reach(delays, max(1, 2 * delay), before)
+
+
+class CudaStream:
+    """One utterance whose mel comes in parts; use one of :meth:`CudaEngine.stream`.
+
+    Attributes:
+        lookahead: Frames that must have come past a frame before its audio is given.
+    """
 
     def __init__(
-        self, engine: Engine, config: WaveGlowConfig, noise: SeededNoise, lookahead: int | None
+        self, plan: Plan, pushing: Pushing, noise: SeededNoise, lookahead: int | None
     ) -> None:
-        if not config.has_phases:
+        """Nothing has come yet.
+
+        Args:
+            plan: The model.
+            pushing: Gives the launches for so many frames, for one caller at a time.
+            noise: Of the utterance.
+            lookahead: See :meth:`fastglow.engines.base.Engine.stream`.
+        """
+        if not plan.config.has_phases:
             raise InputError(NO_PHASES)
-        self._engine, self._noise = engine, noise
-        self._before, after = config.receptive_field
-        self.lookahead = after if lookahead is None else min(lookahead, after)
-        self._size = config.samples(1)
-        self._held = np.zeros((config.n_mel_channels, 0), np.float32)
-        self._first = self._done = 0  # the first frame held; frames whose audio was given
+        self._config, self._pushing, self._noise = plan.config, pushing, noise
+        self._reach = reach_of(plan, lookahead)
+        self.lookahead = self._reach.lookahead
+        self._kept: Tensor | None = None  # [F - 1, P, G, 2 D], the ends of later flows' inputs
+        self._mel = mel_history(plan, self._reach)
+        self._come, self._total = 0, ENDLESS
 
     def push(self, mel: Float32) -> Float32:
         """See :class:`fastglow.engines.base.Stream`."""
-        self._held = np.concatenate([self._held, mel], axis=1)
-        return self._until(self._first + self._held.shape[1] - self.lookahead)
+        parts = [mel[:, at : at + WIDEST] for at in range(0, mel.shape[1], WIDEST)]
+        return self._all([(part, part.shape[1]) for part in parts])
 
     def finish(self) -> Float32:
         """See :class:`fastglow.engines.base.Stream`."""
-        return self._until(self._first + self._held.shape[1])
+        self._total = self._come
+        left = self.lookahead if self._come else 0
+        sizes = [min(WIDEST, left - at) for at in range(0, left, WIDEST)]
+        return self._all([(None, size) for size in sizes])
 
-    def _until(self, last: int) -> Float32:
-        """The audio up to a frame; then forget what no later frame depends on."""
-        if last <= self._done:
-            return np.zeros(0, np.float32)
-        size, first = self._size, self._first
-        noise = replace(self._noise, start=self._noise.start + first * size)
-        window = self._engine.infer(self._held[None], noise, [self._held.shape[1]])[0]
-        audio: Float32 = window[(self._done - first) * size : (last - first) * size]
-        self._done = last
-        # Whole blocks of the upsampling are dropped: its rounding depends on their place.
-        kept = max(first, (last - self._before) // FRAMES * FRAMES)
-        self._held, self._first = self._held[:, kept - first :], kept
-        return audio
+    def _all(self, parts: list[tuple[Float32 | None, int]]) -> Float32:
+        return np.concatenate([np.zeros(0, np.float32), *(self._advance(*part) for part in parts)])
+
+    def _advance(self, mel: Float32 | None, new: int) -> Float32:
+        """All flows over new frames; None: there are no more, but these still lack theirs."""
+        history = self._reach.history
+        with self._pushing(new, self._reach) as (push, run):
+            later = push.planes[1:-1]
+            if self._kept is not None:
+                later[..., :history] = self._kept
+            else:
+                later[..., :history] = 0
+            self._mel.give(push, mel, new)
+            push.give(self._noise, self._come, new, self._total)
+            run()
+            self._kept = later[..., new : new + history].clone()
+            audio, bad = push.take()
+        first = self._come - self.lookahead
+        self._come += new
+        if bad:
+            raise EngineError(NOT_FINITE)
+        low, high = max(0, -first), min(new, self._total - first)
+        size = self._config.samples(1)
+        return audio[low * size : max(low, high) * size].numpy()
+
+
+class MelHistory(Protocol):
+    """The mel's last frames, in the form that the conditioning reads."""
+
+    def give(self, push: Push, mel: Float32 | None, new: int) -> None:
+        """Put them and the new ones into the push; None is silence past the end."""
+        ...
+
+
+def mel_history(plan: Plan, reach: Reach) -> MelHistory:
+    """Of nothing yet."""
+    return _Frames(plan, reach) if plan.conditioning == "phases" else _Upsampled(plan, reach)
+
+
+class _Frames:
+    """The frames themselves."""
+
+    def __init__(self, plan: Plan, reach: Reach) -> None:
+        self._held = torch.zeros(plan.config.n_mel_channels, reach.mel)
+
+    def give(self, push: Push, mel: Float32 | None, new: int) -> None:
+        """See :class:`MelHistory`."""
+        window, kept = push.inbox.host["mel"], self._held.shape[1]
+        window[:, :kept] = self._held
+        window[:, kept:] = 0
+        if mel is not None:
+            window[:, kept : kept + new] = torch.from_numpy(np.ascontiguousarray(mel))
+        self._held = window[:, new : new + kept].clone()
+
+
+class _Upsampled:
+    """The published upsampling: [P, frames, K] on the device."""
+
+    def __init__(self, plan: Plan, reach: Reach) -> None:
+        self._phases, self._kept = plan.config.phases, reach.mel
+        self._upsampling = Upsampling(plan)
+        self._held: Tensor | None = None
+
+    def give(self, push: Push, mel: Float32 | None, new: int) -> None:
+        """See :class:`MelHistory`."""
+        width, kept = push.window, self._kept
+        window = push.mel[:-width].view(self._phases, -1, width)
+        window[:, :kept] = 0 if self._held is None else self._held
+        window[:, kept:] = 0
+        if mel is not None:
+            columns = torch.from_numpy(self._upsampling.extend(mel))
+            steps = columns.T.reshape(new, self._phases, -1).transpose(0, 1)
+            rounded = narrowed(steps, push.products)
+            window[:, kept : kept + new, : len(columns)] = rounded.to(window.device)
+        self._held = window[:, new : new + kept].clone()

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastglow.engines.cuda.layers import Buffers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, Int64, layout
+from fastglow.kernels.common import narrowed
 from fastglow.kernels.request import WORDS
 from fastglow.plan import Plan
 from fastglow.plan.upsample import upsampled
@@ -185,4 +186,4 @@ def fill_upsampled(
         whole = mel[piece.row, :, : lengths[piece.row]].cpu().numpy()
         columns = torch.from_numpy(upsampled(plan, whole, first, last)).to(mel.device)
         steps = columns.T.reshape(piece.count, phases, -1).transpose(0, 1)
-        source[:, at : at + piece.count, : columns.shape[0]] = steps.to(source.dtype)
+        source[:, at : at + piece.count, : columns.shape[0]] = narrowed(steps, packer.products)

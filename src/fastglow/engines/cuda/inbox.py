@@ -1,0 +1,47 @@
+"""What one call brings to the device, in one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ALIGN = 256  # bytes, between fields
+
+
+class Inbox:
+    """Tensors on the host and their likes on the device.
+
+    Attributes:
+        host: By name, page-locked where there is a GPU.
+        device: By name, as they were last sent.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device
+    ) -> None:
+        """Zeros.
+
+        Args:
+            fields: Shape and type of each.
+            device: Where to send them.
+        """
+        sizes = {
+            name: int(np.prod(shape)) * dtype.itemsize for name, (shape, dtype) in fields.items()
+        }
+        total = sum(-(-size // ALIGN) * ALIGN for size in sizes.values())
+        self._host = torch.zeros(total, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._device = torch.zeros(total, dtype=torch.uint8, device=device)
+        self.host: dict[str, Tensor] = {}
+        self.device: dict[str, Tensor] = {}
+        at = 0
+        for name, (shape, dtype) in fields.items():
+            for memory, views in ((self._host, self.host), (self._device, self.device)):
+                views[name] = memory[at : at + sizes[name]].view(dtype).view(shape)
+            at += -(-sizes[name] // ALIGN) * ALIGN
+
+    def send(self) -> None:
+        """Copy all; the host's must not change before the stream has come that far."""
+        self._device.copy_(self._host, non_blocking=True)
