@@ -43,13 +43,15 @@ class Files:
         if stage == where and error:
             raise error
 
-    def run(self, tasks: range, frames: int = 10) -> list[Outcome[int, int]]:
-        return list(Corpus(self.read, self.synthesize, self.write, frames).run(tasks))
+    def run(self, tasks: range, frames: int = 10, together: int = 1) -> list[Outcome[int, int]]:
+        corpus = Corpus(self.read, self.synthesize, self.write, frames, together=together)
+        return list(corpus.run(tasks))
 
 
-def test_every_task_gets_its_own_audio() -> None:
+@pytest.mark.parametrize("together", [1, 2])
+def test_every_task_gets_its_own_audio(together: int) -> None:
     files = Files()
-    outcomes = files.run(range(50))
+    outcomes = files.run(range(50), together=together)
     assert sorted(outcome.task for outcome in outcomes) == list(range(50))
     assert all(o.written == o.task and o.error is None and o.seconds >= 0 for o in outcomes)
     for task, audio in files.written.items():
@@ -88,13 +90,32 @@ def test_what_is_written_is_told_at_once() -> None:
     assert told == list(range(10))
 
 
+@pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("stage", ["read", "synthesize", "write"])
-def test_a_failure_touches_one_file(stage: str) -> None:
+def test_a_failure_touches_one_file(stage: str, together: int) -> None:
     error = EngineError("not finite") if stage == "synthesize" else InputError("bad")
     files = Files({6: (stage, error), 7: (stage, error)})
-    outcomes = files.run(range(10))
+    outcomes = files.run(range(10), together=together)
     assert {o.task: o.error for o in outcomes if o.error} == {6: error, 7: error}
     assert set(files.written) == set(range(10)) - {6, 7}
+
+
+def test_groups_side_by_side_are_computed_at_once_and_their_seconds_are_not_counted_twice() -> None:
+    both = threading.Barrier(2, timeout=20)
+    turn = threading.Lock()
+
+    def synthesize(mels: Sequence[np.ndarray]) -> list[np.ndarray]:
+        both.wait()  # breaks unless two groups have come
+        with turn:
+            time.sleep(0.02)
+        return files.synthesize(mels)
+
+    files = Files()
+    began = time.perf_counter()
+    corpus = Corpus(files.read, synthesize, files.write, 10, together=2)
+    outcomes = list(corpus.run(range(0, 80, 10)))  # 5 frames each: four groups of two
+    assert len(files.groups) == 4
+    assert 4 * 0.02 <= sum(o.seconds for o in outcomes) < time.perf_counter() - began
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_written() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +33,9 @@ from fastglow.vocoder import Float32, Vocoder
 from fastglow.voices import find_voice
 
 LONG = 50_000  # frames, 10 minutes: longer mels are computed and written part by part
-STRETCH = {"cpu": 512, "cuda": 16_000}  # frames of such a part
+STRETCH = {"cpu": 512, "cuda": 8192}  # frames of such a part
 TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
+GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 
 Warn = Callable[[str], None]
 
@@ -204,7 +206,9 @@ class Job:
         """
         frames = min(self.recipe.together or TOGETHER[self._kind], LONG)  # longer ones: alone
         read = partial(self._read, warn=warn)
-        corpus = Corpus(read, self._synthesize, self._write, frames, ahead, self._alone)
+        corpus = Corpus(
+            read, self._synthesize, self._write, frames, ahead, self._alone, GROUPS[self._kind]
+        )
         for outcome in corpus.run(tasks):
             yield replace(outcome, worker=worker or self.vocoder.engine.device)
 
@@ -248,11 +252,18 @@ class Job:
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, recipe.subtype
         check_length(task.target, config.samples(mel.shape[1]), subtype)  # hours before it is met
-        with open_audio(task.target, rate, subtype=subtype) as writer:
-            for audio in self.vocoder.stream(
-                parts, sigma=recipe.sigma, seed=recipe.seed, frames=width
-            ):
-                writer.write(audio)
+        audios = self.vocoder.stream(parts, sigma=recipe.sigma, seed=recipe.seed, frames=width)
+        with (
+            open_audio(task.target, rate, subtype=subtype) as writer,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            last: Future[None] | None = None
+            for audio in audios:  # written while the next one is computed
+                if last:
+                    last.result()
+                last = pool.submit(writer.write, audio)
+            if last:
+                last.result()
         return _written(writer.report)
 
     def _synthesize(self, mels: Sequence[Any]) -> list[Float32]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.recognise import chances, measure
+from fastglow.audio.recognise import Measured, chances
 from fastglow.audio.scales import LN_FLOOR, SCALES
 from fastglow.config import WaveGlowConfig
 
@@ -146,13 +146,14 @@ def _scale_of(mel: NDArray[Any], config: WaveGlowConfig) -> Diagnosis:
     evidence = [f"values {low:.4g} to {high:.4g}, mean {mean:.4g}, {mel.shape[1]} frames"]
     if high - low <= 1e-6 * max(1.0, abs(low)):
         return _constant(low, evidence)
-    found = chances(values, config)
+    measured = Measured.of(values)
+    found = chances(measured, config)
     found["ln"] += 3 + 40 / values.shape[1]  # most mels are ln, and short ones tell little
     weights = np.exp(np.array(list(found.values())) - max(found.values()))
     weights /= weights.sum()
     probable = dict(zip(found, weights.tolist(), strict=True))
     best = "ln" if probable["ln"] >= DOUBT else max(probable, key=lambda name: probable[name])
-    evidence += _reasons(values, best, probable)
+    evidence += _reasons(measured, best, probable)
     if best != "ln" and abs(mean) < 0.15 and abs(values.std() - 1) < 0.12 and low < -0.5:
         return Diagnosis(
             "standardised",
@@ -207,10 +208,10 @@ def _constant(value: float, evidence: list[str]) -> Diagnosis:
     )
 
 
-def _reasons(values: NDArray[np.float64], best: str, probable: dict[str, float]) -> list[str]:
+def _reasons(measured: Measured, best: str, probable: dict[str, float]) -> list[str]:
     """What the choice rests on, for people."""
     scale = SCALES[best]
-    figures = measure(np.log(np.maximum(values, 1e-10)) if scale.logarithm else values)
+    figures = measured.under(scale) or measured.plain
     spread = scale.slope * (figures.high - figures.low)
     lines = [f"read as {best}, 96 % of the cells lie within {spread:.1f} in ln (speech: 5 to 10)"]
     if figures.texture is not None:

@@ -63,20 +63,39 @@ def measure(values: Float64) -> Figures:
     return Figures(low, high, texture, floor, values.shape[1])
 
 
-def chances(values: Float64, config: WaveGlowConfig) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A mel's figures as it is, and of the logarithm of its values if none is negative."""
+
+    least: float
+    most: float
+    plain: Figures
+    logs: Figures | None
+
+    @classmethod
+    def of(cls, values: Float64) -> Measured:
+        """Of [n_mel, frames] finite, not constant."""
+        least, most = float(values.min()), float(values.max())
+        logs = measure(np.log(np.maximum(values, FLOOR**2))) if least >= 0 else None
+        return cls(least, most, measure(values), logs)
+
+    def under(self, scale: Scale) -> Figures | None:
+        """The figures that tell about a scale."""
+        return self.logs if scale.logarithm else self.plain
+
+
+def chances(measured: Measured, config: WaveGlowConfig) -> dict[str, float]:
     """Log-likelihood of each scale, up to a common constant.
 
     Args:
-        values: [n_mel, frames] finite, not constant.
+        measured: Of the mel.
         config: What the mel is meant for.
     """
-    least, most = float(values.min()), float(values.max())
-    plain = measure(values)
-    logs = measure(np.log(np.maximum(values, FLOOR**2))) if least >= 0 else None
+    least, most = measured.least, measured.most
     out = {}
     for name, scale in SCALES.items():
         slack = OVERSHOOT * (scale.high - scale.low) if np.isfinite(scale.high) else 0.0
-        figures = logs if scale.logarithm else plain
+        figures = measured.under(scale)
         if figures is None or least < scale.low - slack or most > scale.high + slack:
             out[name] = IMPOSSIBLE
         else:
