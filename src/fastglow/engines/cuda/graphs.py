@@ -63,7 +63,8 @@ class _Captured:
         _launch(self._calls)
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # thread_local: another thread's copies to and from the device break no capture
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             _launch(self._calls)
         self._graph = graph
 

@@ -1,21 +1,27 @@
-"""What one call brings to the device, in one copy."""
+"""What one call brings to the device, in one copy.
+
+The host's side is numpy's: PyTorch would share out copies of some 100 KB among all cores, which
+made pushes of 128 frames and more 2 to 60 ms slower (32 cores).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ALIGN = 256  # bytes, between fields
 
 
 class Inbox:
-    """Tensors on the host and their likes on the device.
+    """Arrays on the host and their likes on the device.
 
     Attributes:
-        host: By name, page-locked where there is a GPU.
+        host: By name, in page-locked memory where there is a GPU.
         device: By name, as they were last sent.
     """
 
@@ -34,12 +40,15 @@ class Inbox:
         total = sum(-(-size // ALIGN) * ALIGN for size in sizes.values())
         self._host = torch.zeros(total, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._device = torch.zeros(total, dtype=torch.uint8, device=device)
-        self.host: dict[str, Tensor] = {}
+        self.host: dict[str, NDArray[Any]] = {}
         self.device: dict[str, Tensor] = {}
         at = 0
         for name, (shape, dtype) in fields.items():
-            for memory, views in ((self._host, self.host), (self._device, self.device)):
-                views[name] = memory[at : at + sizes[name]].view(dtype).view(shape)
+            ours, theirs = (
+                memory[at : at + sizes[name]].view(dtype).view(shape)
+                for memory in (self._host, self._device)
+            )
+            self.host[name], self.device[name] = ours.numpy(), theirs
             at += -(-sizes[name] // ALIGN) * ALIGN
 
     def send(self) -> None:

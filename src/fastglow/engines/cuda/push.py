@@ -13,9 +13,10 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from fastglow.engines.base import Float32
 from fastglow.engines.cuda.inbox import Inbox
 from fastglow.engines.cuda.layers import Buffers, Call, Layers
 from fastglow.engines.cuda.pack import PackedFlow, Packer
@@ -128,16 +129,15 @@ class Push:
             total: Of the utterance.
         """
         host, history = self.inbox.host, self._reach.history
-        lags = torch.tensor(self._reach.lags)[:, None]
-        place = torch.arange(self.planes.shape[3])
+        lags = np.array(self._reach.lags)[:, None]
+        place = np.arange(self.planes.shape[3])
         frame = come - history - lags + place  # of the utterance, in each flow's input
         inside = (frame >= 0) & (frame < total) & (place < history + new)
-        host["mask"].copy_(inside)
-        host["bits"].copy_(packed(inside))
-        within = (place * self._size).expand_as(inside)
-        host["within"].copy_(torch.where(inside[0], within[0], -1))
+        host["mask"][:] = inside
+        host["bits"][:] = np.packbits(inside, axis=1, bitorder="little")
+        host["within"][:] = np.where(inside[0], place * self._size, -1)
         fresh = inside[-1] & (place >= history)
-        host["target"].copy_(torch.where(fresh, within[-1] - history * self._size, -1))
+        host["target"][:] = np.where(fresh, (place - history) * self._size, -1)
         found, zeros = self.inbox.device, self._zeros
         common: dict[str, Any] = {
             "mel": found["mel"][None],
@@ -152,16 +152,17 @@ class Push:
         request = words(
             **common, within=found["within"], seeds=noise.seeds, sigma=noise.sigma, start=start
         )
-        host["request"].copy_(torch.from_numpy(request))
-        host["mel_request"].copy_(torch.from_numpy(words(**common, within=self._first)))
+        host["request"][:] = request
+        host["mel_request"][:] = words(**common, within=self._first)
         self.inbox.send()
 
-    def take(self) -> tuple[Tensor, bool]:
+    def take(self) -> tuple[Float32, bool]:
         """The audio [samples] of :attr:`frames` frames, and whether any is not finite."""
         self._heard.copy_(self._audio, non_blocking=True)
         if self._heard.is_pinned():
             torch.cuda.current_stream().synchronize()
-        return self._heard[:-1].clone(), bool(self._heard[-1])
+        heard: Float32 = self._heard.numpy()
+        return heard[:-1].copy(), bool(heard[-1])
 
     def _launches(self) -> Iterator[Call]:
         found, packer, b = self.inbox.device, self._packer, self._buffers
@@ -226,10 +227,3 @@ class Push:
             shift=self._reach.delays[k],
             kept=self._reach.history,
         )
-
-
-def packed(mask: Tensor) -> Tensor:
-    """A mask [..., N] as bytes [..., N / 8]: bit i of byte j is place 8 j + i."""
-    bits = mask.view(*mask.shape[:-1], -1, 8).to(torch.uint8)
-    weights = torch.tensor([1 << i for i in range(8)], dtype=torch.uint8)
-    return (bits * weights).sum(-1, dtype=torch.uint8)

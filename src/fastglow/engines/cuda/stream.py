@@ -106,7 +106,7 @@ class CudaStream:
             raise EngineError(NOT_FINITE)
         low, high = max(0, -first), min(new, self._total - first)
         size = self._config.samples(1)
-        return audio[low * size : max(low, high) * size].numpy()
+        return audio[low * size : max(low, high) * size]
 
 
 class MelHistory(Protocol):
@@ -126,7 +126,7 @@ class _Frames:
     """The frames themselves."""
 
     def __init__(self, plan: Plan, reach: Reach) -> None:
-        self._held = torch.zeros(plan.config.n_mel_channels, reach.mel)
+        self._held = np.zeros((plan.config.n_mel_channels, reach.mel), np.float32)
 
     def give(self, push: Push, mel: Float32 | None, new: int) -> None:
         """See :class:`MelHistory`."""
@@ -134,8 +134,8 @@ class _Frames:
         window[:, :kept] = self._held
         window[:, kept:] = 0
         if mel is not None:
-            window[:, kept : kept + new] = torch.from_numpy(np.ascontiguousarray(mel))
-        self._held = window[:, new : new + kept].clone()
+            window[:, kept : kept + new] = mel
+        self._held = window[:, new : new + kept].copy()
 
 
 class _Upsampled:
