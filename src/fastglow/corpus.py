@@ -18,7 +18,7 @@ Float32 = NDArray[np.float32]
 Task = TypeVar("Task")
 Written = TypeVar("Written")
 
-READERS, WRITERS = 4, 4  # threads: a GPU's 250 files a second take 2 to read and one to write
+READERS, WRITERS = 4, 4  # threads; reading a mel of 6 s takes 2 ms, writing its audio 1
 AHEAD, BEHIND = 32, 32  # files read and not computed, computed and not written
 PADDED = 4  # times the frames computed together: how large the padded batch of them may be
 

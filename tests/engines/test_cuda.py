@@ -39,7 +39,6 @@ MODELS = {
     ),
     **{name: ODD[name] for name in ("kernel of 1, hop of one step", "dilation over many frames")},
 }
-DEVICES = [pytest.param("cpu", id="interpreted"), pytest.param("cuda", marks=pytest.mark.gpu)]
 WIDE = WaveGlowConfig(wn=WNConfig(n_channels=64))  # the fused layers' smallest
 BARS = {"fp32": 1e-6, "tf32": 2e-3, "fp16": 2e-3, "bf16": 1.5e-2}
 
@@ -54,13 +53,6 @@ def engine(config: WaveGlowConfig, device: str, precision: str = "fp32", **more:
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-
-
-@pytest.fixture(scope="module", params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    return str(request.param)
 
 
 @pytest.mark.parametrize("form", ["phases", "published"])

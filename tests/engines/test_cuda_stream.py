@@ -39,7 +39,6 @@ MODELS = {
     ),
     "a flow of many frames": replace(SMALL, n_flows=2, wn=WNConfig(n_layers=6, n_channels=8)),
 }
-DEVICES = [pytest.param("cpu", id="interpreted"), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def vocoder(config: WaveGlowConfig, device: str, form: str = "phases") -> Vocoder:
@@ -52,13 +51,6 @@ def vocoder(config: WaveGlowConfig, device: str, form: str = "phases") -> Vocode
 
 def mel_of(config: WaveGlowConfig, frames: int) -> np.ndarray:
     return random_input(config, frames)[0][0].astype(np.float32)
-
-
-@pytest.fixture(scope="module", params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU")
-    return str(request.param)
 
 
 @pytest.mark.parametrize("form", ["phases", "published"])

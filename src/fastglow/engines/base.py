@@ -25,6 +25,19 @@ def padded(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
+def delays_of(flows: int, delay: int, lookahead: int | None) -> tuple[int, ...]:
+    """How far each flow of a stream lags behind its input, in the order in which they run.
+
+    Args:
+        flows: How many.
+        delay: Frames past a frame that each looks at.
+        lookahead: Frames of them all, shared out evenly; None, or more than they look at: all.
+    """
+    whole = flows * delay
+    share, rest = divmod(whole if lookahead is None else min(lookahead, whole), flows)
+    return tuple(share + (k < rest) for k in range(flows))
+
+
 class Stream(Protocol):
     """One utterance whose mel comes in parts.
 

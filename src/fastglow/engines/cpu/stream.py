@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastglow.config import WaveGlowConfig
-from fastglow.engines.base import NO_PHASES, NOT_FINITE, Float32
+from fastglow.engines.base import NO_PHASES, NOT_FINITE, Float32, delays_of
 from fastglow.engines.cpu.machine import Inputs, Machine, Work
 from fastglow.engines.cpu.pack import PackedFlow, aligned
 from fastglow.engines.cpu.source import Conditioning
@@ -111,10 +111,8 @@ class CpuStream:
             raise InputError(NO_PHASES)
         self._config, self._machine, self._lock, self._noise = config, machine, lock, noise
         self._reach = reach = Reach.of(config)
-        whole = config.n_flows * reach.delay
-        self.lookahead = whole if lookahead is None else min(lookahead, whole)
-        share, rest = divmod(self.lookahead, config.n_flows)
-        self._delays = [share + (k < rest) for k in range(config.n_flows)]
+        self._delays = delays_of(config.n_flows, reach.delay, lookahead)
+        self.lookahead = sum(self._delays)
         self._flows = [_Kept(machine, flow, reach) for flow in reversed(machine.flows)]
         self._conditioning = Conditioning(plan, machine, self.lookahead + reach.history)
         self._come, self._total = 0, ENDLESS  # frames of mel; all that there will be

@@ -1,7 +1,7 @@
 """What one call brings to the device, in one copy.
 
 The host's side is numpy's: PyTorch would share out copies of some 100 KB among all cores, which
-made pushes of 128 frames and more 2 to 60 ms slower (32 cores).
+made pushes of 128 frames and more up to 60 ms slower (32 cores).
 """
 
 from __future__ import annotations

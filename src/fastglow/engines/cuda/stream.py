@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastglow.engines.base import NO_PHASES, NOT_FINITE, Float32
+from fastglow.engines.base import NO_PHASES, NOT_FINITE, Float32, delays_of
 from fastglow.engines.cuda.layers import Call
 from fastglow.engines.cuda.push import Push, Reach
 from fastglow.errors import EngineError, InputError
@@ -30,17 +30,10 @@ Pushing = Callable[[int, Reach], AbstractContextManager[tuple[Push, Call]]]
 
 
 def reach_of(plan: Plan, lookahead: int | None) -> Reach:
-    """Of all flows; a shorter lookahead is shared out among them.
-
-    Args:
-        plan: The model.
-        lookahead: Frames; None: as many as it takes.
-    """
+    """Of all flows of a model, with a lookahead in frames or, None, the whole."""
     config = plan.config
     delay = -(-plan.halo // config.phases)
-    whole = config.n_flows * delay
-    share, rest = divmod(whole if lookahead is None else min(lookahead, whole), config.n_flows)
-    delays = tuple(share + (k < rest) for k in range(config.n_flows))
+    delays = delays_of(config.n_flows, delay, lookahead)
     before = config.mel_taps - 1 if plan.conditioning == "phases" else 0
     return Reach(delays, max(1, 2 * delay), before)
 
