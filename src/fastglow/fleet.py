@@ -12,14 +12,14 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastglow.corpus import AHEAD
 from fastglow.engines.cuda import probe
@@ -99,7 +99,7 @@ class Fleet:
         self._error: FastglowError | None = None
 
     def run(self, tasks: Sequence[Task], warn: Warn) -> Outcomes:
-        """Every task's outcome as it becomes known.
+        """Every task's outcome as it becomes known; returns once the processes have loaded.
 
         Args:
             tasks: No two with one target.
@@ -110,12 +110,21 @@ class Fleet:
             FastglowError: A process cannot load the vocoder.
             EngineError: Processes died again and again.
         """
+        outcomes = self._run(tasks, warn)
+        next(outcomes)
+        return cast(Outcomes, outcomes)
+
+    def _run(self, tasks: Sequence[Task], warn: Warn) -> Generator[Done | None, None, None]:
+        """None when all processes have loaded or died, then the outcomes."""
         self._pending.extend(tasks)
         count = len(self._devices)
         try:
             for number, device in enumerate(self._devices[: len(tasks)]):
                 name = device if count == len(set(self._devices)) else f"{device}#{number}"
                 self._start(name, replace(self._recipe, device=device))
+            for process in self._processes:
+                process.connection.poll(None)  # what it tells stays there to be read
+            yield None
             while self._processes:
                 yield from self._heard(warn)
                 for process in self._processes:

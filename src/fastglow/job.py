@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ from fastglow.vocoder import Float32, Vocoder
 from fastglow.voices import find_voice
 
 LONG = 50_000  # frames, 10 minutes: longer mels are computed and written part by part
-STRETCH = {"cpu": 512, "cuda": 8192}  # frames of such a part
+STRETCH = {"cpu": 512, "cuda": 32_768}  # frames of such a part; on a GPU four pushes
 TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
 GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 
@@ -252,11 +252,13 @@ class Job:
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, recipe.subtype
         check_length(task.target, config.samples(mel.shape[1]), subtype)  # hours before it is met
-        audios = self.vocoder.stream(parts, sigma=recipe.sigma, seed=recipe.seed, frames=width)
         with (
             open_audio(task.target, rate, subtype=subtype) as writer,
-            ThreadPoolExecutor(1) as pool,
+            ThreadPoolExecutor(2) as pool,
         ):
+            audios = self.vocoder.stream(
+                _ahead(parts, pool), sigma=recipe.sigma, seed=recipe.seed, frames=width
+            )
             last: Future[None] | None = None
             for audio in audios:  # written while the next one is computed
                 if last:
@@ -282,6 +284,15 @@ class Job:
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
         return _written(write_audio(task.target, audio, rate, subtype=subtype))
+
+
+def _ahead(parts: Iterable[Float32], pool: ThreadPoolExecutor) -> Iterator[Float32]:
+    """Each part, while the next one is read in a thread."""
+    source = iter(parts)
+    coming = pool.submit(next, source, None)
+    while (part := coming.result()) is not None:
+        coming = pool.submit(next, source, None)
+        yield part
 
 
 def _written(report: WriteReport) -> Written:

@@ -177,7 +177,7 @@ class Vocoder:
         *,
         sigma: float = 0.6,
         seed: int = 0,
-        frames: int = 64,
+        frames: int = 128,
         lookahead: int | None = None,
     ) -> Iterator[Float32]:
         """Speech while the mel is still coming in: the very samples of the whole utterance.

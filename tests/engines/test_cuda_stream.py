@@ -1,6 +1,7 @@
 """Streams on the CUDA engine: interpreted anywhere, and on the GPU where there is one."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -126,7 +127,9 @@ def test_a_ragged_hop_is_refused(device: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32", "fp32"])
-def test_the_shipped_voice_streams_its_very_samples(precision: str) -> None:
+def test_the_shipped_voice_streams_its_very_samples(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     v = Vocoder.load(device="cuda", precision=precision)  # type: ignore[arg-type]
     mel = np.load(fastglow.voices.FOLDER / "demo" / "mel.npy").astype(np.float32)
     mel = np.concatenate([mel] * 4, axis=1)
@@ -134,3 +137,23 @@ def test_the_shipped_voice_streams_its_very_samples(precision: str) -> None:
     for sizes in ([8], [64], [1, 80, 200, 37], [3000]):
         pieces = list(v.stream(cut(mel, sizes), seed=3, frames=1))
         np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    monkeypatch.setattr("fastglow.engines.cuda.stream.WIDEST", 100)  # a push while one is told
+    np.testing.assert_array_equal(np.concatenate(list(v.stream([mel], seed=3))), whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_threads_that_vocode_and_stream_at_once_do_not_mix() -> None:
+    v = Vocoder.load(device="cuda")
+    mel = np.load(fastglow.voices.FOLDER / "demo" / "mel.npy").astype(np.float32)
+    mels = [mel[:, : 60 + 37 * i] for i in range(8)]
+    whole = [v.synthesize(each, seed=i) for i, each in enumerate(mels)]
+
+    def both(i: int) -> list[np.ndarray]:
+        streamed = np.concatenate(list(v.stream(cut(mels[i], [9 + i]), seed=i, frames=1)))
+        return [v.synthesize(mels[i], seed=i), streamed]
+
+    with ThreadPoolExecutor(8) as pool:
+        for i, found in zip([*range(8)] * 4, pool.map(both, [*range(8)] * 4), strict=True):
+            for audio in found:
+                np.testing.assert_array_equal(audio, whole[i])

@@ -153,6 +153,7 @@ def vocode_files(
         warn = _Few(progress.warn)
         try:
             with closing(run(todo, warn)) as outcomes:
+                totals.began = time.perf_counter()  # several processes have loaded only now
                 for outcome in outcomes:
                     if journal:
                         journal.tell(outcome)

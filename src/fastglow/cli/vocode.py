@@ -102,7 +102,7 @@ def command(
     frames: Annotated[
         int,
         typer.Option(help="Of --stream: new frames that are computed together.", min=1),
-    ] = 64,
+    ] = 128,
     lookahead: Annotated[
         int | None,
         typer.Option(

@@ -17,6 +17,29 @@ from torch import Tensor
 ALIGN = 256  # bytes, between fields
 
 
+class Mark:
+    """A place in the device's queue that the host can wait for; without a GPU nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Nowhere: not waited for.
+
+        Args:
+            device: Whose queue.
+        """
+        on_gpu = device.type == "cuda"
+        self._event = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+
+    def record(self) -> None:
+        """Stand behind all that was launched so far."""
+        if self._event:
+            self._event.record()
+
+    def wait(self) -> None:
+        """Until the device has come here."""
+        if self._event:
+            self._event.synchronize()
+
+
 class Inbox:
     """Arrays on the host and their likes on the device.
 
@@ -40,6 +63,7 @@ class Inbox:
         total = sum(-(-size // ALIGN) * ALIGN for size in sizes.values())
         self._host = torch.zeros(total, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._device = torch.zeros(total, dtype=torch.uint8, device=device)
+        self._sent = Mark(device)
         self.host: dict[str, NDArray[Any]] = {}
         self.device: dict[str, Tensor] = {}
         at = 0
@@ -52,5 +76,10 @@ class Inbox:
             at += -(-sizes[name] // ALIGN) * ALIGN
 
     def send(self) -> None:
-        """Copy all; the host's must not change before the stream has come that far."""
+        """Copy all; the host's must not change before :meth:`wait`."""
         self._device.copy_(self._host, non_blocking=True)
+        self._sent.record()
+
+    def wait(self) -> None:
+        """Until what was sent has arrived."""
+        self._sent.wait()

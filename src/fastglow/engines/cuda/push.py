@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from fastglow.engines.base import Float32
-from fastglow.engines.cuda.inbox import Inbox
+from fastglow.engines.cuda.inbox import Inbox, Mark
 from fastglow.engines.cuda.layers import Buffers, Call, Layers
 from fastglow.engines.cuda.pack import PackedFlow, Packer
 from fastglow.kernels.coupling import coupling, prepare
@@ -62,7 +62,7 @@ class Push:
 
     Attributes:
         frames: At most.
-        calls: The launches; before them :meth:`give`, after them :meth:`take`.
+        calls: The launches; before them :meth:`give`, after them :meth:`fetch` and :meth:`take`.
         products: Precision of the layers' products.
         window: K, columns of the conditioning.
         planes: [F + 1, P, G, N] float32, the input of each flow, and the audio; the first 2 D
@@ -97,6 +97,7 @@ class Push:
         self.planes = torch.zeros(len(flows) + 1, phases, group, places, device=device)
         self._audio = torch.zeros(self.frames * self._size + 1, device=device)  # the flag is last
         self._heard = torch.zeros(len(self._audio), pin_memory=device.type == "cuda")
+        self._fetched = Mark(device)
         self._wide = reach.mel + self.frames
         self.inbox = Inbox(
             {
@@ -121,7 +122,7 @@ class Push:
         self.calls = list(self._launches())
 
     def give(self, noise: SeededNoise, come: int, new: int, total: int) -> None:
-        """Say where the new frames stand; the inbox's mel must be there.
+        """Say where the new frames stand; the inbox's mel must be there, the inbox waited for.
 
         Args:
             noise: Of the utterance.
@@ -157,13 +158,19 @@ class Push:
         host["mel_request"][:] = words(**common, within=self._first)
         self.inbox.send()
 
-    def take(self) -> tuple[Float32, bool]:
-        """The audio [samples] of :attr:`frames` frames, and whether any is not finite."""
+    def fetch(self) -> None:
+        """Have the audio brought to the host once it is computed; what was taken is overwritten."""
         self._heard.copy_(self._audio, non_blocking=True)
-        if self._heard.is_pinned():
-            torch.cuda.current_stream().synchronize()
+        self._fetched.record()
+
+    def take(self) -> tuple[Float32, bool]:
+        """The audio [samples] of :attr:`frames` frames that was fetched, and whether it is bad.
+
+        Bad is what holds a sample that is not finite.
+        """
+        self._fetched.wait()
         heard: Float32 = self._heard.numpy()
-        return heard[:-1].copy(), bool(heard[-1])
+        return heard[:-1], bool(heard[-1])
 
     def _launches(self) -> Iterator[Call]:
         found, packer, b = self.inbox.device, self._packer, self._buffers

@@ -6,8 +6,10 @@ where it costs 1.10 times as much a frame as 60 s at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -68,39 +70,67 @@ class CudaStream:
     def push(self, mel: Float32) -> Float32:
         """See :class:`fastglow.engines.base.Stream`."""
         parts = [mel[:, at : at + WIDEST] for at in range(0, mel.shape[1], WIDEST)]
-        return self._all([(part, part.shape[1]) for part in parts])
+        return self._all([(part.shape[1], part) for part in parts])
 
     def finish(self) -> Float32:
         """See :class:`fastglow.engines.base.Stream`."""
         self._total = self._come
         left = self.lookahead if self._come else 0
-        sizes = [min(WIDEST, left - at) for at in range(0, left, WIDEST)]
-        return self._all([(None, size) for size in sizes])
+        return self._all([(min(WIDEST, left - at), None) for at in range(0, left, WIDEST)])
 
-    def _all(self, parts: list[tuple[Float32 | None, int]]) -> Float32:
-        return np.concatenate([np.zeros(0, np.float32), *(self._advance(*part) for part in parts)])
+    def _given(self, come: int) -> int:
+        """Frames whose audio is known when so many have come."""
+        return min(max(0, come - self.lookahead), self._total)
 
-    def _advance(self, mel: Float32 | None, new: int) -> Float32:
-        """All flows over new frames; None: there are no more, but these still lack theirs."""
-        history = self._reach.history
-        with self._pushing(new, self._reach) as (push, run):
-            later = push.planes[1:-1]
-            if self._kept is not None:
-                later[..., :history] = self._kept
-            else:
-                later[..., :history] = 0
-            self._mel.give(push, mel, new)
-            push.give(self._noise, self._come, new, self._total)
-            run()
-            self._kept = later[..., new : new + history].clone()
-            audio, bad = push.take()
-        first = self._come - self.lookahead
-        self._come += new
-        if bad:
-            raise EngineError(NOT_FINITE)
-        low, high = max(0, -first), min(new, self._total - first)
+    def _all(self, parts: list[tuple[int, Float32 | None]]) -> Float32:
+        """The audio that so many new frames each bring; None: these frames lie past the end."""
+        frames = self._given(self._come + sum(new for new, _ in parts)) - self._given(self._come)
+        audio = np.empty(self._config.samples(frames), np.float32)
+        left = audio
+        for new, alike in groupby(parts, key=itemgetter(0)):
+            for heard in self._advance(new, [mel for _, mel in alike]):
+                left[: len(heard)] = heard
+                left = left[len(heard) :]
+        return audio
+
+    def _advance(self, new: int, mels: list[Float32 | None]) -> Iterator[Float32]:
+        """All flows over so many new frames of each mel; while one runs, the one before is told."""
         size = self._config.samples(1)
-        return audio[low * size : max(low, high) * size]
+        with self._pushing(new, self._reach) as (push, run):
+            known: slice | None = None
+            for mel in mels:
+                self._begin(push, run, mel, new)
+                if known:
+                    yield _told(push, known)
+                push.fetch()
+                first = self._come - new - self.lookahead
+                low, high = (self._given(self._come - back) - first for back in (new, 0))
+                known = slice(low * size, high * size)
+            if known:
+                yield _told(push, known)
+
+    def _begin(self, push: Push, run: Call, mel: Float32 | None, new: int) -> None:
+        history = self._reach.history
+        later = push.planes[1:-1]
+        later[..., :history] = 0 if self._kept is None else self._kept
+        push.inbox.wait()
+        self._mel.give(push, mel, new)
+        push.give(self._noise, self._come, new, self._total)
+        run()
+        self._kept = later[..., new : new + history].clone()
+        self._come += new
+
+
+def _told(push: Push, which: slice) -> Float32:
+    """The samples that were fetched, until others are.
+
+    Raises:
+        EngineError: Some are not finite.
+    """
+    audio, bad = push.take()
+    if bad:
+        raise EngineError(NOT_FINITE)
+    return audio[which]
 
 
 class MelHistory(Protocol):
