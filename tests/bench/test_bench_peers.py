@@ -54,6 +54,7 @@ def test_a_cpu_peer_passes_the_gate(tiny, tmp_path, key):
     first = audio.copy()
     candidate.call()
     assert np.array_equal(audio, first)  # a copy, not the runtime's own buffer
+    assert np.float64(1e-308) / 1e10 > 0  # subnormals in this thread are as they were
 
 
 def test_both_devices_have_peers_with_names_of_their_own():

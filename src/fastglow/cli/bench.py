@@ -109,7 +109,7 @@ def command(
     from fastglow.bench import record, table
     from fastglow.errors import InputError
 
-    console = _console()
+    console = open_console()
     _check_outputs(json_file, plot_file)
     if source:
         result = record.read(source)
@@ -145,7 +145,7 @@ def command(
     _judge(result)
 
 
-def _console() -> Console:
+def open_console() -> Console:
     """Standard output; wide enough for the tables where it is no terminal."""
     from rich.console import Console
 
@@ -164,15 +164,26 @@ def _require(module: str, extra: str, why: str) -> None:
 def _check_outputs(json_file: Path | None, plot_file: Path | None) -> None:
     """Make the folders of the outputs before the work, not after it."""
     from fastglow.atomic import make_folder
-    from fastglow.errors import InputError
 
     if json_file:
         make_folder(json_file.parent if json_file.suffix == ".json" else json_file)
     if plot_file:
-        _require("matplotlib", "plot", "--plot needs matplotlib")
-        if plot_file.suffix != ".png":
-            raise InputError(f"--plot {plot_file}: expected a name ending in .png")
-        make_folder(plot_file.parent)
+        check_plot(plot_file)
+
+
+def check_plot(path: Path) -> None:
+    """Make a picture's folder.
+
+    Raises:
+        InputError: No picture can be drawn, or its name is none.
+    """
+    from fastglow.atomic import make_folder
+    from fastglow.errors import InputError
+
+    _require("matplotlib", "plot", "--plot needs matplotlib")
+    if path.suffix != ".png":
+        raise InputError(f"--plot {path}: expected a name ending in .png")
+    make_folder(path.parent)
 
 
 def open_device(name: str, threads: int | None) -> Device:

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from fastglow import __version__
-from fastglow.cli import bench, convert, demo, doctor, evaluate, export, info, mel, train, vocode
+from fastglow.cli import (
+    bench,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    info,
+    mel,
+    scaling,
+    train,
+    vocode,
+)
 from fastglow.errors import EngineError, FastglowError
 
 app = typer.Typer(
@@ -48,6 +60,7 @@ app.command("convert")(convert.command)
 app.command("demo")(demo.command)
 app.add_typer(export.app, name="export")
 app.command("bench", epilog=bench.EPILOG)(bench.command)
+app.command("scaling", epilog=scaling.EPILOG)(scaling.command)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.command)
 app.command("train", epilog=train.EPILOG)(train.command)
 
