@@ -77,6 +77,14 @@ def test_processes_that_are_killed_lose_no_file(place, expected, tmp_path) -> No
     assert sum("died (signal 9)" in warning for warning in warnings) == 3
 
 
+def test_a_run_begins_when_all_have_loaded(place, tmp_path) -> None:
+    fleet = Fleet(recipe(place), ["cpu", "cpu"])
+    with closing(fleet.run(tasks(place, tmp_path), ignore)) as outcomes:
+        assert [one.connection.poll() for one in fleet._processes] == [True, True]
+        assert not list(tmp_path.iterdir())
+        assert len(list(outcomes)) == COUNT
+
+
 def test_processes_that_die_again_and_again_are_one_error(place, expected, tmp_path) -> None:
     fleet = Fleet(recipe(place), ["cpu", "cpu"])
     with pytest.raises(EngineError, match=f"{RESTARTS + 1} processes died.*signal 9"):

@@ -19,6 +19,7 @@ from fastglow.training.settings import (
     Settings,
     read_settings,
 )
+from fastglow.voices import find_voice
 
 NEEDED = 'out = "o"\n[data]\ntrain = ["a.wav"]\n[train]\nsteps = 10\n'
 
@@ -138,3 +139,15 @@ def test_lengths_must_fit(config: WaveGlowConfig) -> None:
     odd = LossConfig(resolutions=(Resolution(256, 100),))
     with pytest.raises(InputError, match="STFT of 256 has hop 100"):
         check_shapes(config, TrainConfig(1, segment=512, loss=odd))
+
+
+def test_the_shipped_voice_s_recipe_is_what_its_card_says():
+    recipe = read_settings(find_voice(None) / "recipe.toml")
+    assert recipe.init == "glow-64"
+    assert (recipe.train.steps, recipe.train.batch) == (40041, 32)
+    assert [each.n_fft for each in recipe.train.loss.resolutions] == [512, 1024, 2048, 4096]
+    assert (recipe.train.loss.hum, recipe.train.mixing_floor, recipe.train.muon) == (
+        0.5,
+        0.02,
+        True,
+    )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastglow.errors import InputError
 
@@ -58,11 +59,9 @@ def read_runs(path: Path) -> list[CorpusRun]:
     return found
 
 
-def _run(journal: str, what: str, totals: dict[str, object]) -> CorpusRun:
-    audio, wall = (float(str(totals[name])) for name in ("audio_seconds", "wall_seconds"))
-    busy = totals["busy"]
-    if not isinstance(busy, dict):
-        raise TypeError
+def _run(journal: str, what: str, totals: dict[str, Any]) -> CorpusRun:
+    audio, wall = float(totals["audio_seconds"]), float(totals["wall_seconds"])
+    busy = dict(totals["busy"])
     share = sum(busy.values()) / max(1, len(busy))
     return CorpusRun(journal, what, len(busy), audio / 3600, wall, audio / max(wall, 1e-9), share)
 
