@@ -1,4 +1,4 @@
-"""A loss on what a network does that repeats itself every hop: hum where there should be noise."""
+"""Losses on what a network does that repeats itself: a hum every hop, whistles every group."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from fastglow.training.losses import magnitude
 
 HOPS = 16  # in a window: the multiples of rate / hop are so many bins apart
 BANDS = 8  # over which levels are averaged
+WINDOW = 4096  # samples, about, in which whistles are looked for, as `fastglow evaluate` does
+WHISTLES = 3
+NEAR, FAR = 3, 24  # bins from a whistle to what it is compared with
 
 
 class HumLoss(nn.Module):
@@ -46,3 +49,46 @@ class HumLoss(nn.Module):
         batch, frames, bins = levels.shape
         levels = levels.reshape(batch, frames, BANDS, bins // (BANDS * HOPS), HOPS)
         return (levels - levels.mean(dim=-1, keepdim=True)).mean(dim=(0, 1, 3))
+
+
+class WhistleLoss(nn.Module):
+    """How much more, or less, generated audio stands out at the first multiples of rate / group.
+
+    They are among the multiples of rate / hop, but :class:`HumLoss` gives each a 128th of its
+    weight. Here power is averaged over the batch and the frames; its log on the line, less the
+    mean log on the bins 3 to 24 off, should be what it is in the recordings.
+
+    Args:
+        group: Samples a step of the network.
+
+    Raises:
+        InputError: No multiple of rate / group lies far enough below half the rate.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        size = WINDOW - WINDOW % (4 * group)  # so that bins fall on the lines, and the hop is whole
+        lines = torch.arange(1, WHISTLES + 1) * (size // group)
+        lines = lines[lines + FAR <= size // 2]
+        if not len(lines):
+            raise InputError(f"train.loss.whistles needs an n_group of 3 or more, not {group}")
+        # A product, because its gradient adds in a fixed order.
+        contrast = torch.zeros(size // 2 + 1, len(lines))
+        for i, line in enumerate(lines.tolist()):
+            contrast[line, i] = 1.0
+            for side in (line - FAR, line + NEAR):
+                contrast[side : side + FAR - NEAR + 1, i] = -0.5 / (FAR - NEAR + 1)
+        self.register_buffer("contrast", contrast, persistent=False)
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
+
+    def forward(self, generated: Tensor, target: Tensor) -> Tensor:
+        """The distance, in nats of magnitude, for [B, samples] of at least 4096 each."""
+        with torch.no_grad():
+            expected = self.excess(target)
+        return (self.excess(generated) - expected).abs().mean()
+
+    def excess(self, signal: Tensor) -> Tensor:
+        """How far each line stands out of what is around it: [lines]."""
+        window = self.get_buffer("window")
+        power = magnitude(signal, window, len(window) // 4).square().mean(dim=(0, 1)).log()
+        return 0.5 * (power @ self.get_buffer("contrast"))

@@ -94,6 +94,7 @@ class LossConfig:
             distance between the two is taken off. With 1 every term is an energy distance, least
             where the generated audio is distributed as recordings are.
         hum: Weight of :class:`fastglow.training.hum.HumLoss`, which looks for just that hum.
+        whistles: Weight of :class:`fastglow.training.hum.WhistleLoss`, on the lines of the groups.
     """
 
     resolutions: tuple[Resolution, ...] = (
@@ -108,6 +109,7 @@ class LossConfig:
     exponent: float = 0.3
     repulsion: float = 0.0
     hum: float = 0.0
+    whistles: float = 0.0
 
 
 class SpectralLoss(nn.Module):

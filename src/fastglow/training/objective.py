@@ -14,7 +14,7 @@ from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 from fastglow.training.adversary import Adversary, AdversaryConfig
 from fastglow.training.density import nll_terms
-from fastglow.training.hum import HOPS, HumLoss
+from fastglow.training.hum import HOPS, WINDOW, HumLoss, WhistleLoss
 from fastglow.training.losses import LossConfig, SpectralLoss, tacotron_mel
 from fastglow.training.network import InverseNetwork
 
@@ -98,6 +98,7 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
         )
     longest = max([mel.n_fft, *(r.n_fft for r in config.loss.resolutions)])
     longest = max(longest, HOPS * hop if config.loss.hum else 0)
+    longest = max(longest, WINDOW if config.loss.whistles else 0)
     if config.segment < longest:
         raise InputError(
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
@@ -154,7 +155,11 @@ class InverseObjective(nn.Module):
         self.network, self.config = network, config
         self.analysis = Analysis(network.config, config)
         self.loss = SpectralLoss(config.loss, network.config.sampling_rate)
-        self.hum = HumLoss(network.config.hop_length) if config.loss.hum else None
+        self.tones = nn.ModuleDict()
+        if config.loss.hum:
+            self.tones["hum"] = HumLoss(network.config.hop_length)
+        if config.loss.whistles:
+            self.tones["whistles"] = WhistleLoss(network.config.n_group)
         self.adversary: Adversary | None = None
         if config.adversary.weight:
             with torch.random.fork_rng(devices=[]):
@@ -175,10 +180,10 @@ class InverseObjective(nn.Module):
             sigma: [B, 1].
 
         Returns:
-            Those of :class:`SpectralLoss`, and ``hum`` if it has a weight; in training those of
-            :class:`Adversary` if there is one, of which ``critic`` is not part of ``loss``; with a
-            weight for the likelihood also ``likelihood``, -log p in nats a sample, unweighted, and
-            ``latent``, the latents' root mean square.
+            Those of :class:`SpectralLoss`; ``hum`` and ``whistles`` if they have weights; in
+            training those of :class:`Adversary` if there is one, of which ``critic`` is not part of
+            ``loss``; with a weight for the likelihood also ``likelihood``, -log p in nats a sample,
+            unweighted, and ``latent``, the latents' root mean square.
         """
         target, mel = self.analysis(audio)
         twin = None
@@ -188,9 +193,10 @@ class InverseObjective(nn.Module):
             twin = torch.arange(2 * half, device=target.device).roll(half)
         generated = self.network(mel, noise, sigma)
         terms: dict[str, Tensor] = self.loss(generated, target, twin)
-        if self.hum:
-            hum = self.hum(generated, target)
-            terms = {**terms, "loss": terms["loss"] + self.config.loss.hum * hum, "hum": hum}
+        for name, tone in self.tones.items():
+            heard = tone(generated, target)
+            weighted = getattr(self.config.loss, name) * heard
+            terms = {**terms, "loss": terms["loss"] + weighted, name: heard}
         if self.training and self.adversary:
             judged = self.adversary(generated, target)
             terms = {**terms, **judged, "loss": terms["loss"] + self.adversary.weighted(judged)}

@@ -104,6 +104,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.loss.exponent": (0.01, 1.0),
     "train.loss.repulsion": (0.0, 1.0),
     "train.loss.hum": (0.0, 1e6),
+    "train.loss.whistles": (0.0, 1e6),
     "train.adversary.weight": (0.0, 1e6),
     "train.adversary.features": (0.0, 1e6),
     "train.adversary.learning_rate": (1e-9, 1.0),
