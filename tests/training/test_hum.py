@@ -98,7 +98,7 @@ def test_going_down_its_gradient_takes_the_whistle_away() -> None:
     assert float(after) < 0.5 * float(before)
     off = slice(WINDOW // 8 + 8, WINDOW // 8 + 24)  # what is around it stays
     window = np.hanning(WINDOW)
-    found, kept = (np.abs(np.fft.rfft(window * s[0, :WINDOW])) for s in (x.detach(), clean))
+    found, kept = (np.abs(np.fft.rfft(window * s[0, :WINDOW].numpy())) for s in (x.detach(), clean))
     assert found[off].mean() == pytest.approx(kept[off].mean(), rel=0.15)
 
 
