@@ -94,12 +94,13 @@ def test_going_down_its_gradient_takes_the_whistle_away() -> None:
         (gradient,) = torch.autograd.grad(loss(x, clean), x)
         step = 0.01 * (1 - i / 60) * gradient / gradient.square().mean().sqrt()
         x = (x - step).detach().requires_grad_()
-    before, after = loss(clean + whistling(4 * WINDOW), clean), loss(x.detach(), clean)
-    assert float(after) < 0.5 * float(before)
-    off = slice(WINDOW // 8 + 8, WINDOW // 8 + 24)  # what is around it stays
-    window = np.hanning(WINDOW)
-    found, kept = (np.abs(np.fft.rfft(window * s[0, :WINDOW].numpy())) for s in (x.detach(), clean))
-    assert found[off].mean() == pytest.approx(kept[off].mean(), rel=0.15)
+    heard = clean + whistling(4 * WINDOW)
+    assert float(loss(x.detach(), clean)) < 0.5 * float(loss(heard, clean))
+    window, line = np.hanning(WINDOW), WINDOW // 8
+    after, before = (
+        np.abs(np.fft.rfft(window * s[0, :WINDOW].numpy()))[line] for s in (x.detach(), heard)
+    )
+    assert after < 0.7 * before  # not by what is around it alone
 
 
 def test_what_does_not_fit_is_refused() -> None:
