@@ -54,8 +54,9 @@ def test_the_loss_falls(config: WaveGlowConfig, waves: list[torch.Tensor], muon:
         {"loss": replace(LOSS, hum=1.0)},
         {"adversary": AdversaryConfig(1.0, channels=2, periods=(2, 3), windows=(64,))},
         {"likelihood": 0.1, "prior_freedom": 3.0},
+        {"flows": 2, "muon": True, "products": "bf16"},
     ],
-    ids=["adam", "muon", "repulsion", "hum", "adversary", "likelihood"],
+    ids=["adam", "muon", "repulsion", "hum", "adversary", "likelihood", "flows"],
 )
 def test_resuming_is_not_stopping(
     config: WaveGlowConfig, waves: list[torch.Tensor], more: dict[str, Any], tmp_path: Path
@@ -78,6 +79,23 @@ def test_resuming_is_not_stopping(
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("muon", [False, True])
+def test_only_the_flows_next_to_the_audio_move(
+    config: WaveGlowConfig, waves: list[torch.Tensor], muon: bool
+) -> None:
+    trainer = make(config, waves, steps=100, flows=1, muon=muon)  # the last projects, too
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    first = float(trainer.step()["loss"])
+    for _ in range(99):
+        trainer.step()
+    assert float(trainer.terms["loss"]) < first
+    averaged = dict(trainer.averaged().named_parameters())
+    for name, p in trainer.network.named_parameters():
+        stays = not name.startswith("flows.0.")
+        assert torch.equal(p, before[name]) == stays, name
+        assert torch.equal(averaged[name], before[name]) == stays, name
+
+
 def test_another_models_state_is_refused(
     config: WaveGlowConfig, waves: list[torch.Tensor], tmp_path: Path
 ) -> None:
@@ -92,6 +110,7 @@ def test_another_models_state_is_refused(
     "other",
     [
         {"muon": True},
+        {"flows": 2},
         {"adversary": AdversaryConfig(1.0, channels=2, periods=(2, 5), windows=(64,))},
         {"adversary": AdversaryConfig(1.0, channels=4, periods=(2, 3), windows=(64,))},
         {"objective": "likelihood"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from torch.nn import functional
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 from fastglow.reference import Likelihood, WaveGlow
+from fastglow.training import half
 from fastglow.training.flow import FlowParameters
 from fastglow.training.mixing import inverses
+
+Products = Literal["fp32", "bf16"]
 
 
 class InverseNetwork(nn.Module):
@@ -29,19 +32,20 @@ class InverseNetwork(nn.Module):
     Args:
         config: Hyperparameters; the hop must be a whole number of groups and the upsampling's
             kernel a whole number of hops.
+        products: In what the WNs' matrices are multiplied on a CPU.
 
     Raises:
         InputError: The hyperparameters do not allow it.
     """
 
-    def __init__(self, config: WaveGlowConfig) -> None:
+    def __init__(self, config: WaveGlowConfig, products: Products = "fp32") -> None:
         super().__init__()
         if not config.has_phases or config.upsample_kernel % config.hop_length:
             raise InputError(
                 f"cannot train with hop {config.hop_length}, groups of {config.n_group} and an "
                 f"upsampling kernel of {config.upsample_kernel}: expected whole multiples"
             )
-        self.config = config
+        self.config, self.products = config, products
         mel = config.n_mel_channels
         self.upsample_weight = nn.Parameter(torch.zeros(mel, mel, config.upsample_kernel))
         self.upsample_bias = nn.Parameter(torch.zeros(mel))
@@ -144,6 +148,8 @@ class InverseNetwork(nn.Module):
             from fastglow.training.fused import couplings  # needs Triton
 
             return couplings(self.config, self.parameters_of_flows(), *self.conditioning(mel))
+        if self.products == "bf16" and not mel.is_cuda:
+            return half.couplings(self.config, self.parameters_of_flows(), *self.conditioning(mel))
         frames, matrix, bias = self.conditioning(mel)
         steps = frames.shape[1] * self.config.phases
         cond = (frames @ matrix).reshape(frames.shape[0], steps, -1) + bias

@@ -16,7 +16,7 @@ from fastglow.training.adversary import Adversary, AdversaryConfig
 from fastglow.training.density import nll_terms
 from fastglow.training.hum import HOPS, WINDOW, HumLoss, WhistleLoss
 from fastglow.training.losses import LossConfig, SpectralLoss, tacotron_mel
-from fastglow.training.network import InverseNetwork
+from fastglow.training.network import InverseNetwork, Products
 
 Kind = Literal["inverse", "likelihood"]
 
@@ -29,6 +29,9 @@ class TrainConfig:
         steps: Steps of the whole run; the learning rate reaches zero after the last.
         batch: Segments a step and device.
         segment: Samples of a segment, a multiple of the hop.
+        flows: How many flows are trained, those next to the audio, and nothing else; 0 for all.
+            Their gradients take a share of the time, and little can be unlearned.
+        products: In what the WNs' matrices are multiplied on a CPU; on a GPU it is always 16 bits.
         learning_rate: Its peak.
         warmup: Steps over which it rises.
         betas: Of Adam.
@@ -59,6 +62,8 @@ class TrainConfig:
     steps: int
     batch: int = 16
     segment: int = 16384
+    flows: int = 0
+    products: Products = "fp32"
     learning_rate: float = 4.5e-4
     warmup: int = 1000
     betas: tuple[float, float] = (0.9, 0.99)
@@ -103,6 +108,8 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
         raise InputError(
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
         )
+    if config.flows > model.n_flows:
+        raise InputError(f"train.flows is {config.flows}; the model has {model.n_flows}")
     if config.adversary.weight:
         config.adversary.check(config.segment)
     if config.loss.repulsion and config.batch % 2:

@@ -84,6 +84,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "train.steps": (1, 1e9),
     "train.batch": (1, 65536),
     "train.segment": (64, 1 << 24),
+    "train.flows": (0, 65536),
     "train.learning_rate": (1e-9, 1.0),
     "train.warmup": (0, 1e9),
     "train.betas": (0.0, 0.999999),

@@ -62,6 +62,9 @@ class Trainer:
                 f"of {margin} on both sides"
             )
         self.done = 0
+        network.products = config.products
+        for name, p in network.named_parameters():
+            p.requires_grad_(_is_trained(name, config.flows))
         self._flat = Flat(network)
         self.weights, self.gradients = self._flat.weights, self._flat.gradients
         self.average = self.weights.clone()
@@ -87,7 +90,7 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         config, on_gpu = self.config, self.device.type == "cuda"
         muon = config.muon and self.kind == "inverse"
-        named = list(self.network.named_parameters())
+        named = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
         matrices = [p for n, p in named if muon and n.endswith(MATRICES)]
         taken = {id(p) for p in matrices}
         decayed = [p for n, p in named if _decays(n) and id(p) not in taken]
@@ -204,7 +207,8 @@ class Trainer:
         floor = self.config.mixing_floor if self.kind == "inverse" else 0.0
         for tensors in (self._flat.views(self.weights), self._flat.views(self.average)):
             for name, p in tensors.items():
-                if floor and name.endswith("mixing"):
+                trained = _is_trained(name, self.config.flows)
+                if floor and trained and name.endswith("mixing"):
                     p.copy_(limit_conditioning(p, floor))
 
     def averaged(self) -> InverseNetwork:
@@ -241,7 +245,7 @@ class Trainer:
         critic, config = self._critic, self.config.adversary
         optimizers = [type(optimizer).__name__ for optimizer in self.optimizers]
         judges = [config.periods, config.windows, critic.layout] if critic else []
-        return [self._flat.layout, optimizers, judges]
+        return [self._flat.layout, optimizers, judges, self.config.flows]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
@@ -253,7 +257,8 @@ class Trainer:
             raise InputError("the training state is of a model with other hyperparameters")
         if any(state[name] != self.state_dict()[name] for name in ("objective", "layout")):
             raise InputError(
-                "the training state is of another objective, train.muon or train.adversary"
+                "the training state is of another objective, train.muon, train.flows or "
+                "train.adversary"
             )
         self.done = int(state["done"])
         for name in ("weights", "average", "running_norm", "skipped"):
@@ -304,6 +309,11 @@ class Trainer:
 
 def _members(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _is_trained(name: str, flows: int) -> bool:
+    """Whether a parameter is of the first ``flows`` flows; of 0 all are."""
+    return not flows or (name.startswith("flows.") and int(name.split(".")[1]) < flows)
 
 
 def _decays(name: str) -> bool:
