@@ -18,13 +18,11 @@ from fastglow.training.data import Segments
 from fastglow.training.flat import Flat
 from fastglow.training.likelihood import objective_of
 from fastglow.training.mixing import limit_conditioning
-from fastglow.training.muon import Muon
 from fastglow.training.network import InverseNetwork
 from fastglow.training.objective import Kind, TrainConfig
+from fastglow.training.optimizers import critic_optimizer, is_trained, make_optimizers
 
 PROJECT_EVERY = 100
-CRITIC_BETAS = (0.8, 0.99)
-MATRICES = ("in_weight", "cond_weight", "res_weight", "skip_weight")
 
 
 class Trainer:
@@ -64,7 +62,7 @@ class Trainer:
         self.done = 0
         network.products = config.products
         for name, p in network.named_parameters():
-            p.requires_grad_(_is_trained(name, config.flows))
+            p.requires_grad_(is_trained(name, config.flows))
         self._flat = Flat(network)
         self.weights, self.gradients = self._flat.weights, self._flat.gradients
         self.average = self.weights.clone()
@@ -72,7 +70,9 @@ class Trainer:
         self._critic = Flat(self._adversary) if self._adversary else None
         self.learning_rate = torch.zeros((), device=self.device)
         self.critic_rate = torch.zeros((), device=self.device)
-        self.optimizers = self._optimizers()
+        self.optimizers = make_optimizers(network, config, objective, self.learning_rate)
+        if self._adversary:
+            self.optimizers.append(critic_optimizer(self._adversary, self.critic_rate))
         self.decay = torch.zeros((), device=self.device)
         self.running_norm = torch.zeros((), device=self.device)
         self.skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
@@ -86,34 +86,6 @@ class Trainer:
         self._apply: Callable[[], None] = self._update
         if self.device.type == "cuda" and capture:
             self._capture()
-
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        config, on_gpu = self.config, self.device.type == "cuda"
-        muon = config.muon and self.kind == "inverse"
-        named = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
-        matrices = [p for n, p in named if muon and n.endswith(MATRICES)]
-        taken = {id(p) for p in matrices}
-        decayed = [p for n, p in named if _decays(n) and id(p) not in taken]
-        others = [p for n, p in named if not _decays(n)]
-        adam = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=self.learning_rate, betas=config.betas, eps=1e-9, fused=on_gpu, capturable=on_gpu,
-        )  # fmt: skip
-        found: list[torch.optim.Optimizer] = [adam]
-        if matrices:
-            found.append(Muon(matrices, self.learning_rate, weight_decay=config.weight_decay))
-        if self._adversary:
-            members = self._adversary.parameters()
-            found.append(
-                torch.optim.AdamW(
-                    members, lr=self.critic_rate, betas=CRITIC_BETAS, weight_decay=0.0,
-                    fused=on_gpu, capturable=on_gpu,
-                )
-            )  # fmt: skip
-        return found
 
     def _compute(self) -> None:
         self.gradients.zero_()
@@ -207,7 +179,7 @@ class Trainer:
         floor = self.config.mixing_floor if self.kind == "inverse" else 0.0
         for tensors in (self._flat.views(self.weights), self._flat.views(self.average)):
             for name, p in tensors.items():
-                trained = _is_trained(name, self.config.flows)
+                trained = is_trained(name, self.config.flows)
                 if floor and trained and name.endswith("mixing"):
                     p.copy_(limit_conditioning(p, floor))
 
@@ -309,12 +281,3 @@ class Trainer:
 
 def _members(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def _is_trained(name: str, flows: int) -> bool:
-    """Whether a parameter is of the first ``flows`` flows; of 0 all are."""
-    return not flows or (name.startswith("flows.") and int(name.split(".")[1]) < flows)
-
-
-def _decays(name: str) -> bool:
-    return not name.endswith(("bias", "mixing"))
