@@ -55,8 +55,9 @@ class WhistleLoss(nn.Module):
     """How much more, or less, generated audio stands out at the first multiples of rate / group.
 
     They are among the multiples of rate / hop, but :class:`HumLoss` gives each a 128th of its
-    weight. Here power is averaged over the batch and the frames; its log on the line, less the
-    mean log on the bins 3 to 24 off, should be what it is in the recordings.
+    weight. Here a segment's power is averaged over its frames, and its log on the line, less the
+    mean log on the bins 3 to 24 off, over the batch, in which quiet segments so count like loud
+    ones: it should be what it is in the recordings.
 
     Args:
         group: Samples a step of the network.
@@ -90,5 +91,5 @@ class WhistleLoss(nn.Module):
     def excess(self, signal: Tensor) -> Tensor:
         """How far each line stands out of what is around it: [lines]."""
         window = self.get_buffer("window")
-        power = magnitude(signal, window, len(window) // 4).square().mean(dim=(0, 1)).log()
-        return 0.5 * (power @ self.get_buffer("contrast"))
+        power = magnitude(signal, window, len(window) // 4).square().mean(dim=1).log()
+        return 0.5 * (power @ self.get_buffer("contrast")).mean(dim=0)
