@@ -106,7 +106,7 @@ def test_going_down_its_gradient_takes_the_whistle_away() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of 16"):
         HumLoss(40)
-    with pytest.raises(InputError, match="n_group of 3 or more, not 2"):
+    with pytest.raises(InputError, match="n_group of 4 or more, not 2"):
         WhistleLoss(2)
     model = WaveGlowConfig(hop_length=64, upsample_kernel=256, mel=MelConfig(256, 256))
     resolutions = (Resolution(256, 64, 10),)

@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
+from fastglow.checkpoint import load_weights
 from fastglow.config import MelConfig, WaveGlowConfig, WNConfig
 from fastglow.errors import InputError
 from fastglow.training.example import example
@@ -139,10 +140,12 @@ def test_lengths_must_fit(config: WaveGlowConfig) -> None:
     odd = LossConfig(resolutions=(Resolution(256, 100),))
     with pytest.raises(InputError, match="STFT of 256 has hop 100"):
         check_shapes(config, TrainConfig(1, segment=512, loss=odd))
+    with pytest.raises(InputError, match=r"train\.flows is 5; expected at most the model's 4"):
+        check_shapes(config, TrainConfig(1, segment=512, loss=loss, flows=5))
 
 
-def test_the_shipped_voice_s_recipe_is_what_its_card_says():
-    recipe = read_settings(find_voice(None) / "recipe.toml")
+def test_the_shipped_voice_s_recipes_are_what_its_card_says():
+    recipe = read_settings(find_voice(None) / "stage-2.toml")
     assert recipe.init == "glow-64"
     assert (recipe.train.steps, recipe.train.batch) == (40041, 32)
     assert [each.n_fft for each in recipe.train.loss.resolutions] == [512, 1024, 2048, 4096]
@@ -151,3 +154,8 @@ def test_the_shipped_voice_s_recipe_is_what_its_card_says():
         0.02,
         True,
     )
+    last = read_settings(find_voice(None) / "stage-3.toml")
+    check_shapes(load_weights(find_voice(None)).config, last.train)
+    assert (last.train.steps, last.train.batch, last.train.segment) == (1100, 8, 32768)
+    assert (last.train.flows, last.train.products, last.train.muon) == (4, "bf16", False)
+    assert (last.train.loss.hum, last.train.loss.whistles) == (6.0, 1.0)

@@ -123,7 +123,7 @@ def test_another_runs_state_is_refused_before_anything_is_copied(
     trainer = make(config, waves, steps=1, adversary=judges)
     trainer.save(tmp_path / "state.pt")
     kind = {name: other.pop(name) for name in ("objective",) if name in other}
-    second = make(config, waves, steps=1, **other)
+    second = make(config, waves, steps=1, **{"adversary": judges, **other})
     if kind:
         second = Trainer(second.network, second.segments, second.config, **kind)
     before = second.weights.clone()

@@ -129,7 +129,7 @@ class _WN(torch.autograd.Function):
         dw, dbias, dres, dres_bias, dfold = wn_launch.weight_gradients(
             x, dgates, acts, dx, dout, ctx.steps, taps
         )
-        dcond = dgates @ cond_weight.to(BACKWARD).T
+        dcond = dgates @ cond_weight.to(BACKWARD).T if ctx.needs_input_grad[1] else None
         dcond_weight = (cond_b.T @ dgates).float()
         first = dx[0].float()
         return (

@@ -1,7 +1,7 @@
 """The WN with bfloat16 products, for processors that multiply them faster than fp32 (AMX).
 
-Products, the residual stream and gradients are bfloat16 with fp32 sums; ``b``, ``log_s``, the
-coupling, the 1x1 products and the weights' gradients stay in fp32.
+A product sums in fp32 and is rounded to bfloat16, also where it is a gradient; ``b``, ``log_s``,
+the coupling, the 1x1 products and ``start`` stay in fp32.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ class HumLoss(nn.Module):
 class WhistleLoss(nn.Module):
     """How much more, or less, generated audio stands out at the first multiples of rate / group.
 
-    They are among the multiples of rate / hop, but :class:`HumLoss` gives each a 128th of its
-    weight. Here a segment's power is averaged over its frames, and its log on the line, less the
-    mean log on the bins 3 to 24 off, over the batch, in which quiet segments so count like loud
-    ones: it should be what it is in the recordings.
+    They are among the multiples of rate / hop, but of these there are many (128 at a hop of 256),
+    and :class:`HumLoss` takes them together. Here a segment's power is averaged over its frames,
+    and its log on the line, less the mean log on the bins 3 to 24 off, over the batch, in which
+    quiet segments so count like loud ones: it should be what it is in the recordings.
 
     Args:
         group: Samples a step of the network.
@@ -72,7 +72,7 @@ class WhistleLoss(nn.Module):
         lines = torch.arange(1, WHISTLES + 1) * (size // group)
         lines = lines[lines + FAR <= size // 2]
         if not len(lines):
-            raise InputError(f"train.loss.whistles needs an n_group of 3 or more, not {group}")
+            raise InputError(f"train.loss.whistles needs an n_group of 4 or more, not {group}")
         # A product, because its gradient adds in a fixed order.
         contrast = torch.zeros(size // 2 + 1, len(lines))
         for i, line in enumerate(lines.tolist()):

@@ -32,20 +32,23 @@ class InverseNetwork(nn.Module):
     Args:
         config: Hyperparameters; the hop must be a whole number of groups and the upsampling's
             kernel a whole number of hops.
+
+    Attributes:
         products: In what the WNs' matrices are multiplied on a CPU.
 
     Raises:
         InputError: The hyperparameters do not allow it.
     """
 
-    def __init__(self, config: WaveGlowConfig, products: Products = "fp32") -> None:
+    def __init__(self, config: WaveGlowConfig) -> None:
         super().__init__()
         if not config.has_phases or config.upsample_kernel % config.hop_length:
             raise InputError(
                 f"cannot train with hop {config.hop_length}, groups of {config.n_group} and an "
                 f"upsampling kernel of {config.upsample_kernel}: expected whole multiples"
             )
-        self.config, self.products = config, products
+        self.config = config
+        self.products: Products = "fp32"
         mel = config.n_mel_channels
         self.upsample_weight = nn.Parameter(torch.zeros(mel, mel, config.upsample_kernel))
         self.upsample_bias = nn.Parameter(torch.zeros(mel))

@@ -30,8 +30,8 @@ class TrainConfig:
         batch: Segments a step and device.
         segment: Samples of a segment, a multiple of the hop.
         flows: How many flows are trained, those next to the audio, and nothing else; 0 for all.
-            Their gradients take a share of the time, and little can be unlearned.
-        products: In what the WNs' matrices are multiplied on a CPU; on a GPU it is always 16 bits.
+            Through the inverse no gradient then passes through the others.
+        products: In what the WNs' matrices are multiplied on a CPU; on a GPU it changes nothing.
         learning_rate: Its peak.
         warmup: Steps over which it rises.
         betas: Of Adam.
@@ -109,7 +109,10 @@ def check_shapes(model: WaveGlowConfig, config: TrainConfig) -> None:
             f"segments of {config.segment} samples under an STFT of {longest}; expected longer ones"
         )
     if config.flows > model.n_flows:
-        raise InputError(f"train.flows is {config.flows}; the model has {model.n_flows}")
+        raise InputError(
+            f"train.flows is {config.flows}; expected at most the model's {model.n_flows}, "
+            "or 0 for all"
+        )
     if config.adversary.weight:
         config.adversary.check(config.segment)
     if config.loss.repulsion and config.batch % 2:

@@ -13,7 +13,7 @@ MATRICES = ("in_weight", "cond_weight", "res_weight", "skip_weight")
 
 
 def is_trained(name: str, flows: int) -> bool:
-    """Whether a network's parameter is of its first ``flows`` flows; of 0 all are."""
+    """Whether a network's parameter is of its first ``flows`` flows (any, if ``flows`` is 0)."""
     return not flows or (name.startswith("flows.") and int(name.split(".")[1]) < flows)
 
 

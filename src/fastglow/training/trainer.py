@@ -217,7 +217,8 @@ class Trainer:
         critic, config = self._critic, self.config.adversary
         optimizers = [type(optimizer).__name__ for optimizer in self.optimizers]
         judges = [config.periods, config.windows, critic.layout] if critic else []
-        return [self._flat.layout, optimizers, judges, self.config.flows]
+        flows = [self.config.flows] if self.config.flows else []
+        return [self._flat.layout, optimizers, judges, *flows]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
@@ -230,7 +231,7 @@ class Trainer:
         if any(state[name] != self.state_dict()[name] for name in ("objective", "layout")):
             raise InputError(
                 "the training state is of another objective, train.muon, train.flows or "
-                "train.adversary"
+                "train.adversary; set them as they were, or write to another folder"
             )
         self.done = int(state["done"])
         for name in ("weights", "average", "running_norm", "skipped"):
