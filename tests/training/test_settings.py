@@ -154,7 +154,7 @@ def test_the_shipped_voice_s_recipes_are_what_its_card_says():
         0.02,
         True,
     )
-    last = read_settings(find_voice(None) / "stage-3.toml")
+    last = read_settings(find_voice(None) / "stage-4.toml")
     check_shapes(load_weights(find_voice(None)).config, last.train)
     assert (last.train.steps, last.train.batch, last.train.segment) == (1100, 8, 32768)
     assert (last.train.flows, last.train.products, last.train.muon) == (4, "bf16", False)
