@@ -78,8 +78,8 @@ def heed_interrupts() -> None:
 def test_files_computed_together_are_those_computed_alone(
     cli, place, expected, tmp_path, together
 ) -> None:
-    status, out, _ = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--together", together)
-    assert status == 0
+    status, out, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path, "--together", together)
+    assert status == 0, err
     assert "40 files" in out
     assert contents(tmp_path) == expected
 
