@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fastglow.config import WaveGlowConfig, WNConfig
+from fastglow.engines.cuda.inbox import SLOTS
 from fastglow.engines.cuda.pieces import axes, bucket, cut
 from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
@@ -187,6 +188,24 @@ def test_values_that_are_not_finite_raise(device: str) -> None:
     z[0, 5] = np.inf
     with pytest.raises(EngineError, match="not finite"):
         engine(config, device).infer(mel, z, [2])
+
+
+def test_what_was_not_finite_is_not_told_of_a_later_call(device: str) -> None:
+    found = engine(MODELS["one layer"], device)
+    mel = torch.zeros(1, 8, 2, device=device)
+    bad = torch.full((1, found.config.samples(2)), torch.nan, device=device)
+    found.infer_device(mel, bad, [2], check=False)
+    assert torch.isfinite(found.infer_device(mel, torch.zeros_like(bad), [2])).all()
+
+
+def test_calls_that_nobody_waits_for_keep_their_own_requests(device: str) -> None:
+    found = engine(MODELS["one layer"], device)
+    mel = torch.zeros(1, 8, 2, device=device)
+    noises = [SeededNoise((seed,), 0.6) for seed in range(2 * SLOTS + 1)]
+    expected = [found.infer_device(mel, noise, [2]) for noise in noises]
+    heard = [found.infer_device(mel, noise, [2], check=False) for noise in noises]
+    assert all(map(torch.equal, heard, expected))
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_pieces_cover_every_place_once_with_their_receptive_field() -> None:

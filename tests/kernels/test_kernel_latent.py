@@ -55,7 +55,7 @@ class Asked:
         self.audio = torch.full((2, count * size), 7.0, device=device)
         self.noise = None if seeds else torch.randn(2, count * size, device=device)
         self.mel = torch.randn(2, 7, frames or count, device=device)
-        self.flag = torch.zeros(1, device=device)
+        self.flag = torch.zeros(1, dtype=torch.int64, device=device)
         self.seeds, self.sigma, self.start = list(seeds), sigma, start
         tables = {"within": self.within, "target": self.target, "row": self.row, "piece": self.row}
         self._held = {name: table.to(device) for name, table in tables.items()}
@@ -65,6 +65,7 @@ class Asked:
                 noise=self.noise,
                 audio=self.audio,
                 flag=self.flag,
+                call=2**40 + 7,
                 seeds=seeds,
                 sigma=sigma,
                 start=start,
@@ -118,12 +119,14 @@ def test_given_noise_reaches_its_place_and_comes_back(places: int, device: str) 
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_a_value_that_is_not_finite_sets_the_flag(value: float, device: str) -> None:
+def test_a_value_that_is_not_finite_leaves_the_number_of_its_call(
+    value: float, device: str
+) -> None:
     planes = torch.zeros(4, 8, 40, device=device)
     planes[3, 7, 39] = value
     asked = Asked(device, 40, 32)
     latent.collect(asked.words, planes)
-    assert asked.flag.item() == 1
+    assert asked.flag.item() == 2**40 + 7
     planes[3, 7, 39] = torch.finfo(torch.float32).max
     asked.flag.zero_()
     latent.collect(asked.words, planes)

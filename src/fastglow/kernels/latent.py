@@ -17,6 +17,7 @@ from fastglow import noise as source
 from fastglow.kernels.common import Products, stored
 from fastglow.kernels.request import (
     AUDIO,
+    CALL,
     FLAG,
     FRAMES,
     MEL,
@@ -162,7 +163,7 @@ def collect_kernel(request, planes, N, SIZE: tl.constexpr, BLOCK: tl.constexpr):
                     mask=real, other=0.0)  # fmt: skip
     tl.store(floats(request, AUDIO) + at[:, None] + samples[None, :], value, mask=real)
     bad = tl.max(tl.max((tl.abs(value) < float("inf")).to(tl.int32) ^ 1, axis=1), axis=0)
-    tl.store(floats(request, FLAG), 1.0, mask=bad > 0)
+    tl.store(integers(request, FLAG), tl.load(request + CALL), mask=bad > 0)
 
 
 @triton.jit(do_not_specialize=["N", "TOTAL"])

@@ -18,10 +18,10 @@ from torch import Tensor
 
 MEL, FRAMES = tl.constexpr(0), tl.constexpr(1)
 NOISE, SAMPLES, SIGMA, START = tl.constexpr(2), tl.constexpr(3), tl.constexpr(4), tl.constexpr(5)
-AUDIO, FLAG = tl.constexpr(6), tl.constexpr(7)
-WITHIN, TARGET, ROW, PIECE = tl.constexpr(8), tl.constexpr(9), tl.constexpr(10), tl.constexpr(11)
-SEEDS = tl.constexpr(12)
-WORDS = 12  # before the seeds
+AUDIO, FLAG, CALL = tl.constexpr(6), tl.constexpr(7), tl.constexpr(8)
+WITHIN, TARGET, ROW, PIECE = tl.constexpr(9), tl.constexpr(10), tl.constexpr(11), tl.constexpr(12)
+SEEDS = tl.constexpr(13)
+WORDS = 13  # before the seeds
 
 
 def words(
@@ -30,6 +30,7 @@ def words(
     noise: Tensor | None,
     audio: Tensor,
     flag: Tensor,
+    call: int,
     within: Tensor,
     target: Tensor,
     row: Tensor,
@@ -44,7 +45,9 @@ def words(
         mel: [B, n_mel, frames] float32, contiguous as all others.
         noise: [B, samples] float32, already scaled; or None, and it is drawn.
         audio: [B, samples] float32.
-        flag: [1] float32, set to 1 if a value is not finite and never cleared.
+        flag: [1] int64, may be page-locked memory of the host. Set to ``call`` if a value is not
+            finite: so nobody need clear it.
+        call: A number that no earlier call had.
         within: [N] int64, each place's first sample within its own row, -1 outside utterances.
         target: [N] int64, each place's first sample as an index into ``audio``, -1 where none is
             wanted.
@@ -58,7 +61,7 @@ def words(
     out[:WORDS] = (
         mel.data_ptr(), mel.shape[2], 0 if noise is None else noise.data_ptr(), audio.shape[1],
         int(np.float32(sigma).view(np.int32)), start, audio.data_ptr(), flag.data_ptr(),
-        within.data_ptr(), target.data_ptr(), row.data_ptr(), piece.data_ptr(),
+        call, within.data_ptr(), target.data_ptr(), row.data_ptr(), piece.data_ptr(),
     )  # fmt: skip
     out[WORDS:] = np.array(seeds, dtype=np.uint64).view(np.int64)
     return out

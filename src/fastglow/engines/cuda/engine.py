@@ -19,6 +19,7 @@ from torch import Tensor
 from fastglow.engines.base import NOT_FINITE, Float32, Noise
 from fastglow.engines.cuda.checks import check_shapes, explained
 from fastglow.engines.cuda.graphs import Passes
+from fastglow.engines.cuda.inbox import Requests
 from fastglow.engines.cuda.launches import Launch, holding, launches
 from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
@@ -93,6 +94,9 @@ class CudaEngine:
         self._passes = Passes(self._device, graphs)
         self._layouts = Layouts(self._workspace.phases * plan.config.n_group, self._device)
         self._last: Placed | None = None  # what the buffers' mask was made for
+        self._requests, self._calls = Requests(self._device), 0
+        pinned = self._device.type == "cuda"  # so that no copy brings it back
+        self._flag = torch.zeros(1, dtype=torch.int64, pin_memory=pinned)
         self._lock = threading.Lock()
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         self.description = (
@@ -158,14 +162,18 @@ class CudaEngine:
         mel = mel.contiguous()
         noise = noise if isinstance(noise, SeededNoise) else noise.contiguous()
         with self._lock, torch.no_grad(), self._here(), explained():
-            audio, flag = self._narrowing(mel, noise, lengths, samples)
-            if check and int(flag.item()):
-                raise EngineError(NOT_FINITE)
+            self._calls += 1
+            audio = self._narrowing(mel, noise, lengths, samples)
+            if check:
+                if self._device.type == "cuda":
+                    torch.cuda.current_stream().synchronize()
+                if self._flag.item() == self._calls:
+                    raise EngineError(NOT_FINITE)
         return audio
 
     def _narrowing(
         self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """:meth:`_infer`, in passes half as wide while memory runs out: the same bits."""
         wide = self._widest
         while True:
@@ -184,16 +192,17 @@ class CudaEngine:
 
     def _infer(
         self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
-    ) -> tuple[Tensor, Tensor]:
-        """The audio, and a flag that is 1 if it is not finite."""
-        held = torch.zeros(len(mel) * samples + 1, device=self._device)
-        audio, flag = held[:-1].view(len(mel), samples), held[-1:]
+    ) -> Tensor:
+        """The audio."""
+        whole = self.config.samples(min(lengths)) == samples  # a fill takes as long as two layers
+        make = torch.empty if whole else torch.zeros
+        audio = make(len(mel), samples, device=self._device)
         pieces = cut(self._counts(lengths), self._widest, self._field)
         for axis in axes(pieces, self._widest, self._gap):
             buffers, run = self._pass(axis.places)
-            self._fill(buffers, axis, mel, noise, audio, flag, lengths)
+            self._fill(buffers, axis, mel, noise, audio, lengths)
             run()
-        return audio, flag
+        return audio
 
     def _counts(self, lengths: Sequence[int]) -> list[int]:
         """Places of each row."""
@@ -218,13 +227,12 @@ class CudaEngine:
             )
         samples = self.config.samples(frames)
         mel = torch.zeros(batch, self.config.n_mel_channels, frames, device=self._device)
-        held = torch.zeros(2, batch * samples + 1, device=self._device)
-        noise, audio = (part[:-1].view(batch, samples) for part in held)
+        noise, audio = torch.zeros(2, batch, samples, device=self._device)
         buffers, _ = self._pass(found[0].places)
-        self._fill(buffers, found[0], mel, noise, audio, held[1, -1:], [frames] * batch)
+        self._fill(buffers, found[0], mel, noise, audio, [frames] * batch)
         steps = sum(counts) * self._workspace.phases
         each = launches(self._packer, self._flows, self._layers, buffers, steps)
-        return [launch._replace(call=holding(launch.call, mel, held)) for launch in each]
+        return [launch._replace(call=holding(launch.call, mel, noise, audio)) for launch in each]
 
     def _here(self) -> AbstractContextManager[Any]:
         """Makes the engine's GPU the one that kernels are launched on."""
@@ -272,7 +280,6 @@ class CudaEngine:
         mel: Tensor,
         noise: Tensor | SeededNoise,
         audio: Tensor,
-        flag: Tensor,
         lengths: Sequence[int],
     ) -> None:
         """Fill in the request of one axis, and what else depends on it."""
@@ -291,14 +298,15 @@ class CudaEngine:
             mel=mel,
             noise=None if isinstance(noise, SeededNoise) else noise,
             audio=audio,
-            flag=flag,
+            flag=self._flag,
+            call=self._calls,
             within=places.within,
             target=places.target,
             row=places.row,
             piece=places.piece,
             **drawn,
         )
-        buffers.request[: len(request)].copy_(torch.from_numpy(request), non_blocking=True)
+        self._requests.send(request, buffers.request)
 
     def _pass(self, places: int) -> tuple[Buffers, Call]:
         """The bucket's buffers, and what runs all flows on them."""

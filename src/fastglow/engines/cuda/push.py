@@ -95,7 +95,8 @@ class Push:
         self.frames = places - reach.history
         self.products, self.window = packer.products, packer.window
         self.planes = torch.zeros(len(flows) + 1, phases, group, places, device=device)
-        self._audio = torch.zeros(self.frames * self._size + 1, device=device)  # the flag is last
+        samples = self.frames * self._size
+        self._audio = torch.zeros(samples + samples % 2 + 2, device=device)  # the flag is last
         self._heard = torch.zeros(len(self._audio), pin_memory=device.type == "cuda")
         self._fetched = Mark(device)
         self._wide = reach.mel + self.frames
@@ -144,8 +145,9 @@ class Push:
         common: dict[str, Any] = {
             "mel": found["mel"][None],
             "noise": None,
-            "audio": self._audio[None, :-1],
-            "flag": self._audio[-1:],
+            "audio": self._audio[None, :-2],
+            "flag": self._audio[-2:].view(torch.int64),
+            "call": 1,  # of all: the flag is cleared with the audio
             "target": found["target"],
             "row": zeros,
             "piece": zeros,
@@ -170,7 +172,7 @@ class Push:
         """
         self._fetched.wait()
         heard: Float32 = self._heard.numpy()
-        return heard[:-1], bool(heard[-1])
+        return heard[:-2], bool(heard[-2:].view(np.int64)[0])
 
     def _launches(self) -> Iterator[Call]:
         found, packer, b = self.inbox.device, self._packer, self._buffers
