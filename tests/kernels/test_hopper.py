@@ -21,6 +21,15 @@ def shapes() -> list[object]:
     return [*out, Shape(512, 192, bf16=False), Shape(128, 144, bf16=False)]
 
 
+def machine_code(code: bytes, place: Path) -> list[str]:
+    """The instructions of a cubin, as text."""
+    backend = pytest.importorskip("triton.backends.nvidia", reason="Triton is not installed")
+    tool = Path(backend.__path__[0]) / "bin" / "cuobjdump"
+    (place / "kernel.cubin").write_bytes(code)
+    command = [str(tool), "-sass", str(place / "kernel.cubin")]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+
+
 @pytest.mark.parametrize("shape", shapes(), ids=str)
 def test_compiles_to_tensor_core_code_that_stays_in_registers(
     shape: object, tmp_path: Path
@@ -29,11 +38,7 @@ def test_compiles_to_tensor_core_code_that_stays_in_registers(
     assert "C7510" not in report  # wgmma made to wait for one another
     assert "C7512" not in report
     assert shape.shared_bytes + 1024 <= hopper.SHARED  # type: ignore[attr-defined]
-    backend = pytest.importorskip("triton.backends.nvidia", reason="Triton is not installed")
-    tool = Path(backend.__path__[0]) / "bin" / "cuobjdump"
-    (tmp_path / "layer.cubin").write_bytes(code)
-    command = [str(tool), "-sass", str(tmp_path / "layer.cubin")]
-    lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
+    lines = machine_code(code, tmp_path)
     products = [i for i, line in enumerate(lines) if "HGMMA" in line]
     assert products
     assert any("UTMALDG" in line for line in lines)

@@ -39,7 +39,8 @@ from typing import Any
 
 import torch
 
-from fastglow.kernels.nvrtc import Kernel, compile_cubin, tensor_map
+from fastglow.kernels.boxes import matrix_map, mel_map
+from fastglow.kernels.nvrtc import Kernel, compile_cubin
 
 ARCHITECTURE = "sm_90a"
 CHANNELS = (64, 128, 256, 512)  # published sizes; 320, say, divides no width into its 5 blocks
@@ -112,12 +113,12 @@ def source(shape: Shape) -> str:
     rest = shape.width if shape.tiles == 2 else shape.width // 2
     return "\n".join(
         [f"#define {name} {value}" for name, value in defines.items()]
-        + [_wgmma("gate", shape.width, kind), _wgmma("residual", rest, kind)]
+        + [wgmma("gate", shape.width, kind), wgmma("residual", rest, kind)]
         + [(folder / name).read_text() for name in SOURCES]
     )
 
 
-def _wgmma(name: str, width: int, kind: str) -> str:
+def wgmma(name: str, width: int, kind: str) -> str:
     """64 x 16 by 16 x width in C++: the instruction names every one of its registers."""
     count = width // 2
     names = ", ".join(f"%{i}" for i in range(count))
@@ -226,25 +227,19 @@ class FusedLayer:
         phases, places, inputs = x.shape
         c, mt, nt, k = shape.channels, shape.tiles, shape.width, cond.shape[2]
         part = nt // shape.blocks
-        phase_stride, row_stride = mel_strides
-        windows = tensor_map(
-            mel.data_ptr(),
-            (k, places, phases if phase_stride else 1),
-            (2 * row_stride, 2 * (phase_stride or places * row_stride)),
-            (64, part, 1),
-            bf16=self._bf16,
-        )
+        windows = mel_map(mel, mel_strides, (phases, places, k), part, bf16=self._bf16)
+        boxes = functools.partial(matrix_map, bf16=self._bf16)
         maps = (
-            self._map(weight, 128 * mt),
-            self._map(cond, 128 * mt),
-            self._map(residual, 64 * mt),
-            self._map(start, 64 * mt),
-            self._map(x, part, planes=True),
-            self._map(x, nt, planes=True),
+            boxes(weight, 128 * mt),
+            boxes(cond, 128 * mt),
+            boxes(residual, 64 * mt),
+            boxes(start, 64 * mt),
+            boxes(x, part, planes=True),
+            boxes(x, nt, planes=True),
             windows,
-            self._map(self._acts, part),
-            self._map(self._acts, nt),
-            self._map(x_next, nt, planes=True),
+            boxes(self._acts, part),
+            boxes(self._acts, nt),
+            boxes(x_next, nt, planes=True),
         )
         blocks = -(-places // nt)
         pointers = (bias, residual_bias, bits, output, out)
@@ -257,7 +252,7 @@ class FusedLayer:
             k // 64,
             dilation,
             2 * c if cond.shape[0] > 1 else 0,
-            1 if phase_stride else 0,
+            1 if mel_strides[0] else 0,
             int(first),
             int(last),
         )
@@ -266,17 +261,6 @@ class FusedLayer:
         clusters = min(kernel.clusters, phases * blocks)
         tensors = (x, x_next, weight, cond, mel, residual, start, *pointers, self._acts)
         return Launch(kernel, clusters, b"".join(maps) + tail, tensors)
-
-    def _map(self, tensor: torch.Tensor, rows: int, *, planes: bool = False) -> bytes:
-        """Boxes of 64 columns by ``rows`` rows of a tensor, of one plane if it has planes."""
-        columns = tensor.shape[-1]
-        size, stride = tensor.numel() // columns, 2 * columns
-        sizes, strides, box = (columns, size), (stride,), (64, rows)
-        if planes:
-            sizes = (columns, tensor.shape[1], tensor.shape[0])  # type: ignore[assignment]
-            strides = (stride, stride * tensor.shape[1])  # type: ignore[assignment]
-            box = (64, rows, 1)  # type: ignore[assignment]
-        return tensor_map(tensor.data_ptr(), sizes, strides, box, bf16=self._bf16)
 
 
 class Launch:

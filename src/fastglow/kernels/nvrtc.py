@@ -81,8 +81,26 @@ class Kernel:
         clusters: How many run at once on this device.
     """
 
-    def __init__(self, cubin: bytes, name: str, *, threads: int, cluster: int, shared: int) -> None:
+    def __init__(
+        self,
+        cubin: bytes,
+        name: str,
+        *,
+        threads: int,
+        cluster: int,
+        shared: int,
+        together: bool = False,
+    ) -> None:
         """Load it into the current context.
+
+        Args:
+            cubin: Machine code.
+            name: Of the kernel in it.
+            threads: Of a block.
+            cluster: Blocks of a cluster.
+            shared: Bytes of dynamic shared memory.
+            together: All blocks of a launch run at once, so that they may wait for one another;
+                else it may start before the kernel before it has ended.
 
         Raises:
             EngineError: The device does not take it.
@@ -96,23 +114,27 @@ class Kernel:
         self._config.blockDimY = self._config.blockDimZ = 1
         self._config.gridDimY = self._config.gridDimZ = 1
         self._config.sharedMemBytes = shared
-        self._config.attrs = self._attributes(cluster)
+        self._config.attrs = self._attributes(cluster, together)
         self._config.numAttrs = 2
         self.cluster = cluster
         count = driver.cuOccupancyMaxActiveClusters(self._function, self._config)
         self.clusters = int(checked(count))
 
     @staticmethod
-    def _attributes(cluster: int) -> list[Any]:
-        """Clusters, and a start that overlaps the end of the kernel before."""
-        shape, early = driver.CUlaunchAttribute(), driver.CUlaunchAttribute()
+    def _attributes(cluster: int, together: bool) -> list[Any]:
+        """Clusters, and how it starts."""
+        shape, start = driver.CUlaunchAttribute(), driver.CUlaunchAttribute()
         kinds = driver.CUlaunchAttributeID
         shape.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         shape.value.clusterDim.x = cluster
         shape.value.clusterDim.y = shape.value.clusterDim.z = 1
-        early.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-        early.value.programmaticStreamSerializationAllowed = 1
-        return [shape, early]
+        if together:
+            start.id = kinds.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+            start.value.cooperative = 1
+        else:
+            start.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            start.value.programmaticStreamSerializationAllowed = 1
+        return [shape, start]
 
     def launch(self, clusters: int, argument: Any, stream: int) -> None:
         """Run ``clusters`` clusters with one structure (a ctypes buffer) as the argument."""
@@ -122,45 +144,3 @@ class Kernel:
         checked(
             driver.cuLaunchKernelEx(self._config, self._function, ctypes.addressof(pointers), 0)
         )
-
-
-def tensor_map(
-    address: int,
-    sizes: tuple[int, ...],
-    strides: tuple[int, ...],
-    box: tuple[int, ...],
-    *,
-    bf16: bool,
-) -> bytes:
-    """How the tensor copy engine cuts boxes out of a tensor of 16-bit numbers.
-
-    Outside the tensor a box reads zeros and writes nothing; in shared memory its rows of 128
-    bytes are swizzled as wgmma wants them.
-
-    Args:
-        address: Of the first number, on the device.
-        sizes: Innermost first.
-        strides: Bytes between neighbours of every axis but the innermost; rows may overlap.
-        box: Numbers along every axis.
-        bf16: bfloat16 rather than float16.
-    """
-    kinds = driver.CUtensorMapDataType
-    kind = kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-    if bf16:
-        kind = kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-    made = checked(
-        driver.cuTensorMapEncodeTiled(
-            kind,
-            len(sizes),
-            address,
-            [driver.cuuint64_t(size) for size in sizes],
-            [driver.cuuint64_t(stride) for stride in strides],
-            [driver.cuuint32_t(length) for length in box],
-            [driver.cuuint32_t(1) for _ in box],
-            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
-    )
-    return ctypes.string_at(int(made.getPtr()), 128)

@@ -73,9 +73,7 @@ class CudaEngine:
         try:
             packer = Packer(plan, precision, self._device)
             self._flows = [packer.flow(k) for k in range(plan.config.n_flows)][::-1]
-            self._layers = choose_layers(
-                packer.channels, packer.rows, precision, dtype, self._device
-            )
+            self._layers = choose_layers(packer, dtype, self._device)
         except torch.OutOfMemoryError:
             raise EngineError(
                 f"the model does not fit into the memory of {device} in {precision} with "

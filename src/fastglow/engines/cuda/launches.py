@@ -44,9 +44,14 @@ def launches(
     """
     yield from _beginning(packer, flows[0], buffers, steps)
     for flow, after in zip(flows, [*flows[1:], None], strict=True):
-        for i in range(len(flow.layers)):
-            flop, moved = _layer_cost(packer, flow, i, steps)
-            yield Launch("layer", flop, moved, layers.prepare(flow, i, buffers))
+        costs = [_layer_cost(packer, flow, i, steps) for i in range(len(flow.layers))]
+        calls = layers.prepare(flow, buffers)
+        if len(calls) == 1:
+            flops, bytes_ = zip(*costs, strict=True)
+            yield Launch("layers", sum(flops), sum(bytes_), calls[0])
+        else:
+            for (flop, moved), call in zip(costs, calls, strict=True):
+                yield Launch("layer", flop, moved, call)
         yield _coupling(packer, flow, after, buffers, steps)
     moved = 8.0 * steps * buffers.planes.shape[1]
     yield Launch("collect", 0.0, moved, partial(collect, buffers.request, buffers.planes))

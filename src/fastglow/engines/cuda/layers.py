@@ -1,15 +1,15 @@
-"""How one WN layer runs: fused on Hopper, as two Triton kernels elsewhere."""
+"""How the WN layers of a flow run: fused on Hopper, as two Triton kernels each elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fastglow.engines.cuda.pack import PackedFlow
+from fastglow.engines.cuda.pack import PackedFlow, PackedLayer, Packer
 from fastglow.kernels.common import Products
 from fastglow.kernels.gate import gate
 from fastglow.kernels.residual import residual
@@ -57,8 +57,8 @@ class Layers(Protocol):
     name: str
     needs_acts: bool
 
-    def prepare(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
-        """A call that launches layer ``i``."""
+    def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
+        """Calls that launch its layers: one a layer, or one for all."""
         ...
 
 
@@ -73,8 +73,11 @@ class TritonLayers:
         """Take the products' precision."""
         self._products = products
 
-    def prepare(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
+    def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
+        return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
+
+    def _layer(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
         layer, b, products = flow.layers[i], buffers, self._products
         x, x_next = b.layer(i)
         first, last = i == 0, i == len(flow.layers) - 1
@@ -94,46 +97,68 @@ class TritonLayers:
 
 
 class HopperLayers:
-    """All of a layer in one launch."""
+    """All of a layer in one launch; of short inputs, all layers of a flow."""
 
     needs_acts = False
     name = "fused for sm_90"
 
-    def __init__(self, channels: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, channels: int, layers: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         """Compile, or load from the cache."""
-        from fastglow.kernels.hopper import FusedLayer
+        from fastglow.kernels import hopper, hopper_flow
 
-        self._fused = FusedLayer(channels, dtype, device)
+        self._fused = hopper.FusedLayer(channels, dtype, device)
+        self._flow: hopper_flow.FusedFlow | None = None
+        if channels in hopper_flow.CHANNELS:
+            self._flow = hopper_flow.FusedFlow(channels, layers, dtype, device)
         self.partials = self._fused.partials
 
-    def prepare(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
+    def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
+        phases, places, width = buffers.given.shape
+        shape = self._flow.shape(phases, places) if self._flow and width == 64 else None
+        if self._flow is None or shape is None:
+            return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
+        b = buffers
+        launch = self._flow.prepare(
+            shape,
+            given=b.given,
+            layers=[_weights(layer) for layer in flow.layers],
+            start=flow.start,
+            mel=b.mel,
+            mel_strides=b.mel_strides,
+            bits=b.bits,
+            out=b.out,
+        )
+        return [launch]
+
+    def _layer(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
         layer, b = flow.layers[i], buffers
         x, x_next = b.layer(i)
         return self._fused.prepare(
+            **_weights(layer),
             x=x,
             x_next=x_next,
-            weight=layer.weight,
-            cond=layer.cond,
             mel=b.mel,
             mel_strides=b.mel_strides,
-            bias=layer.bias,
-            residual=layer.residual,
-            residual_bias=layer.residual_bias,
             start=flow.start,
-            output=layer.output,
             bits=b.bits,
             out=b.out,
             dilation=2**i,
             first=i == 0,
             last=i == len(flow.layers) - 1,
+            shape=None,
         )
 
 
-def choose_layers(
-    channels: int, rows: int, products: Products, dtype: torch.dtype, device: torch.device
-) -> Layers:
-    """The fused kernel where it exists; the choice depends on the model and the device alone."""
+def _weights(layer: PackedLayer) -> dict[str, Tensor]:
+    return {field.name: getattr(layer, field.name) for field in fields(layer)}
+
+
+def choose_layers(packer: Packer, dtype: torch.dtype, device: torch.device) -> Layers:
+    """The fused kernels where they exist; the choice depends on the model and the device alone."""
+    channels, rows, products = packer.channels, packer.rows, packer.products
     if device.type == "cuda" and products in ("fp16", "bf16"):
         try:
             from fastglow.kernels.hopper import supported
@@ -141,5 +166,6 @@ def choose_layers(
         except ImportError:  # a PyTorch without cuda.bindings
             return TritonLayers(products)
         if available() and supported(channels, rows, torch.cuda.get_device_capability(device)):
-            return HopperLayers(channels, dtype, device)
+            layers = packer.plan.config.wn.n_layers
+            return HopperLayers(channels, layers, dtype, device)
     return TritonLayers(products)

@@ -210,8 +210,7 @@ class Push:
                 mask=found["mask"][k],
                 bits=found["bits"][k],
             )
-            for i in range(len(flow.layers)):
-                yield self._layers.prepare(flow, i, here)
+            yield from self._layers.prepare(flow, here)
             yield self._coupling(k)
         yield partial(collect, found["request"], self.planes[-1])
 
