@@ -16,8 +16,11 @@ FlowShape = hopper_flow.FlowShape
 
 
 def shapes() -> list[object]:
-    out = [FlowShape(256, width, 8, bf16=False) for width in hopper_flow.WIDTHS]
-    return [*out, *(FlowShape(c, 32, layers, bf16=True) for c in (64, 128) for layers in (1, 2, 8))]
+    out = [FlowShape(256, width, 8, 80, 320, bf16=False) for width in hopper_flow.WIDTHS]
+    return [
+        *out,
+        *(FlowShape(c, 32, layers, 80, 320, bf16=True) for c in (64, 128) for layers in (1, 2, 8)),
+    ]
 
 
 @pytest.mark.parametrize("shape", shapes(), ids=str)
@@ -58,7 +61,7 @@ class TestOnHopper:
     ) -> None:
         device = torch.device("cuda")
         layer = hopper.FusedLayer(channels, dtype, device)
-        flow = hopper_flow.FusedFlow(channels, count, dtype, device)
+        flow = hopper_flow.FusedFlow(channels, count, 80, 320, dtype, device)
         shape = flow.shape(phases, places)
         assert shape is not None
         data = [problem(phases, channels, 64 if i == 0 else channels, places, dtype)
@@ -78,7 +81,7 @@ class TestOnHopper:
             )()  # fmt: skip
         launch = flow.prepare(
             shape, given=first["x"], layers=layers, start=first["start"], mel=first["mel"],
-            mel_strides=(0, 80), bits=first["bits"], out=found,
+            bits=first["bits"], out=found,
         )  # fmt: skip
         for _ in range(runs):  # the flags are cleared by each
             found.fill_(torch.nan)

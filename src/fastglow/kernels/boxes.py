@@ -17,11 +17,11 @@ def tensor_map(
     box: tuple[int, ...],
     *,
     bf16: bool,
+    swizzled: bool = True,
 ) -> bytes:
     """How the tensor copy engine cuts boxes out of a tensor of 16-bit numbers.
 
-    Outside the tensor a box reads zeros and writes nothing; in shared memory its rows of 128
-    bytes are swizzled as wgmma wants them.
+    Outside the tensor a box reads zeros and writes nothing.
 
     Args:
         address: Of the first number, on the device.
@@ -29,8 +29,9 @@ def tensor_map(
         strides: Bytes between neighbours of every axis but the innermost; rows may overlap.
         box: Numbers along every axis.
         bf16: bfloat16 rather than float16.
+        swizzled: Rows of 128 bytes are swizzled in shared memory as wgmma wants them.
     """
-    kinds = driver.CUtensorMapDataType
+    kinds, swizzles = driver.CUtensorMapDataType, driver.CUtensorMapSwizzle
     kind = kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16
     if bf16:
         kind = kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
@@ -44,7 +45,9 @@ def tensor_map(
             [driver.cuuint32_t(length) for length in box],
             [driver.cuuint32_t(1) for _ in box],
             driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+            swizzles.CU_TENSOR_MAP_SWIZZLE_128B
+            if swizzled
+            else swizzles.CU_TENSOR_MAP_SWIZZLE_NONE,
             driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

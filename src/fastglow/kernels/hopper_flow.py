@@ -30,14 +30,13 @@ from importlib import resources
 import torch
 from torch import Tensor
 
-from fastglow.kernels.boxes import matrix_map, mel_map
+from fastglow.kernels.boxes import matrix_map, tensor_map
 from fastglow.kernels.hopper import ARCHITECTURE, SHARED, THREADS, Launch, wgmma
 from fastglow.kernels.nvrtc import Kernel, compile_cubin
 
-CHANNELS = (64, 128, 256)  # 512 would take 256 blocks
 SOURCES = ("hopper.cuh", "hopper_flow.cu")
-WIDTHS = (32, 64, 96, 128, 192)  # places a tile
-A_BYTES = 128 * 128  # a stage of weights: 64 columns of the gate's rows
+WIDTHS = (16, 32, 48, 64, 96, 128, 192)  # places a tile
+LEAST = 3  # stages of weights: with fewer hopper.py is faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +47,56 @@ class FlowShape:
         channels: C.
         width: NT, places a tile.
         layers: Of the flow.
+        bands: Of the mel, a multiple of 16: 16 columns of a window are of one frame.
+        window: K, columns of the conditioning, a multiple of 64 and of the bands.
         bf16: bfloat16 rather than float16.
     """
 
     channels: int
     width: int
     layers: int
+    bands: int
+    window: int
     bf16: bool
 
     @property
-    def ranks(self) -> int:
-        """Blocks that share a tile's channels."""
-        return self.channels // 64
+    def tiles(self) -> int:
+        """MT, 64-row tiles of the gate that a warpgroup holds."""
+        return 2 if self.channels % 128 == 0 else 1
+
+    @property
+    def blocks(self) -> int:
+        """CL, blocks that share a tile's channels."""
+        return self.channels // (64 * self.tiles)
+
+    @property
+    def frames(self) -> int:
+        """Of mel that the windows of a tile read."""
+        return self.width + self.window // self.bands - 1
 
     @property
     def b_stages(self) -> int:
-        """Of what is multiplied; layer 0's residual takes ranks of them at once."""
-        return 6 if self.width <= 96 else 5 if self.width <= 128 else 4
+        """Of what is multiplied."""
+        return 8 if self.width <= 48 else 6 if self.width <= 64 else 4
 
     @property
     def a_stages(self) -> int:
         """Of weights: as many as fit, so that they come early."""
-        inputs = (self.b_stages + 2) * self.width * 128
-        return min(12, (SHARED - 2048 - inputs) // A_BYTES)
+        return min(12, (SHARED - 2048 - self._inputs) // self._a_bytes)
 
     @property
     def shared_bytes(self) -> int:
         """With room to align the rings."""
-        return self.a_stages * A_BYTES + (self.b_stages + 2) * self.width * 128 + 1024
+        return self.a_stages * self._a_bytes + self._inputs + 1024
+
+    @property
+    def _a_bytes(self) -> int:
+        return 128 * self.tiles * 128
+
+    @property
+    def _inputs(self) -> int:
+        boxes = self.b_stages + (1 + self.blocks) * self.tiles
+        return boxes * self.width * 128 + self.frames * self.bands * 2
 
 
 def source(shape: FlowShape) -> str:
@@ -83,20 +104,22 @@ def source(shape: FlowShape) -> str:
     kind = "bf16" if shape.bf16 else "f16"
     defines = {
         "C": shape.channels,
-        "CL": 1,
-        "RANKS": shape.ranks,
-        "PAIR": min(2, shape.ranks),
+        "CL": shape.blocks,
+        "MT": shape.tiles,
         "NT": shape.width,
         "A_STAGES": shape.a_stages,
         "B_STAGES": shape.b_stages,
         "LAYERS": shape.layers,
+        "BANDS": shape.bands,
+        "MEL_BLOCKS": shape.window // 64,
         "BF16": int(shape.bf16),
         "KIND": f'"{kind}"',
     }
     folder = resources.files("fastglow.kernels")
+    rest = shape.width if shape.tiles == 2 else shape.width // 2
     return "\n".join(
         [f"#define {name} {value}" for name, value in defines.items()]
-        + [wgmma("gate", shape.width, kind), wgmma("residual", shape.width // 2, kind)]
+        + [wgmma("gate", shape.width, kind), wgmma("residual", rest, kind)]
         + [(folder / name).read_text() for name in SOURCES]
     )
 
@@ -107,37 +130,66 @@ def _kernel(shape: FlowShape, device: int) -> Kernel:
         torch.cuda.current_stream()  # the driver's calls need PyTorch's context
         cubin = compile_cubin(source(shape), ARCHITECTURE)
         return Kernel(
-            cubin, "flow", threads=THREADS, cluster=1, shared=shape.shared_bytes, together=True
+            cubin,
+            "flow",
+            threads=THREADS,
+            cluster=shape.blocks,
+            shared=shape.shared_bytes,
+            together=True,
         )
+
+
+def supported(channels: int, given: int, bands: int, window: int) -> bool:
+    """Whether a model has such a kernel where :func:`fastglow.kernels.hopper.supported` says so.
+
+    Args:
+        channels: C; 512 would take 256 blocks.
+        given: Width of layer 0's input.
+        bands: Of the mel, all of whose phases read the same windows.
+        window: K, columns of the conditioning.
+    """
+    fits = bands % 16 == 0 and window % bands == 0
+    return channels in (64, 128, 256) and given == 64 and fits
 
 
 class FusedFlow:
     """The kernel for one model on one device."""
 
     def __init__(
-        self, channels: int, layers: int, dtype: torch.dtype, device: torch.device
+        self,
+        channels: int,
+        layers: int,
+        bands: int,
+        window: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         """Take memory for what blocks exchange; widths are compiled when they are needed.
 
         Args:
-            channels: C, one of ``CHANNELS``.
+            channels: C.
             layers: Of a flow.
+            bands: Of the mel.
+            window: K, columns of the conditioning.
             dtype: torch.float16 or torch.bfloat16.
             device: Of compute capability 9.0.
         """
         self._index = torch.cuda.current_device() if device.index is None else device.index
         self._count = torch.cuda.get_device_properties(self._index).multi_processor_count
-        self._channels, self._layers, self._bf16 = channels, layers, dtype == torch.bfloat16
+        self._channels, self._bf16 = channels, dtype == torch.bfloat16
+        self._rest = (layers, bands, window, self._bf16)
         most = self._count * 64 * max(WIDTHS)  # numbers: every block's channels of its places
-        self._x = torch.zeros((layers, most), dtype=dtype, device=device)  # the first: activations
-        self._flags = torch.zeros(2 * self._count + 1, dtype=torch.int32, device=device)
+        self._x = torch.zeros((layers - 1, most), dtype=dtype, device=device)
+        self._flags = torch.zeros(self._count + 1, dtype=torch.int32, device=device)
 
     def shape(self, phases: int, places: int) -> FlowShape | None:
         """The narrowest tiles that all run at once, or None."""
-        ranks = self._channels // 64
         for width in WIDTHS:
-            if phases * -(-places // width) * ranks <= self._count:
-                return FlowShape(self._channels, width, self._layers, self._bf16)
+            shape = FlowShape(self._channels, width, *self._rest)
+            blocks = phases * -(-places // width) * shape.blocks
+            if blocks <= self._count and shape.a_stages >= LEAST:
+                clusters = _kernel(shape, self._index).clusters
+                return shape if blocks <= clusters * shape.blocks else None
         return None
 
     def prepare(
@@ -148,7 +200,6 @@ class FusedFlow:
         layers: Sequence[Mapping[str, Tensor]],
         start: Tensor,
         mel: Tensor,
-        mel_strides: tuple[int, int],
         bits: Tensor,
         out: Tensor,
     ) -> Launch:
@@ -161,40 +212,43 @@ class FusedFlow:
                 and ``output``, as :meth:`fastglow.kernels.hopper.FusedLayer.prepare` takes them;
                 layer i has dilation 2**i.
             start: [C, 64].
-            mel: Flat; row (p, n) starts at p * mel_strides[0] + n * mel_strides[1], K long.
-            mel_strides: In numbers, multiples of 8.
+            mel: Flat; the window of place n starts at n times the bands, K long.
             bits: [N / 8] uint8, bit i of byte j set if place 8j + i is inside a row.
             out: [R, P, 8, N] float32, written.
         """
         phases, places, inputs = given.shape
-        c, nt, k = shape.channels, shape.width, layers[0]["cond"].shape[2]
+        c, nt, bands = shape.channels, shape.width, shape.bands
         across = -(-places // nt)
         boxes = functools.partial(matrix_map, bf16=self._bf16)
         size = phases * places * c
-        streams = [given, *(x[:size].view(phases, places, c) for x in self._x[1:])]
-        acts = self._x[0][: phases * across * nt * c].view(-1, c)
+        streams = [given, *(x[:size].view(phases, places, c) for x in self._x)]
+        rows = {
+            "weight": 128 * shape.tiles,
+            "cond": 128 * shape.tiles,
+            "residual": 64 * shape.tiles,
+        }
         packed = b""
         for layer, x in zip(layers, streams, strict=True):
-            rows = {"weight": 128, "cond": 128, "residual": 64}
             maps = (boxes(layer[name], count) for name, count in rows.items())
             pointers = (layer[name] for name in ("bias", "residual_bias", "output"))
             packed += b"".join(maps) + boxes(x, nt, planes=True)
             packed += struct.pack("<3Q40x", *(t.data_ptr() for t in pointers))
-        packed += boxes(start, 64)
-        packed += mel_map(mel, mel_strides, (phases, places, k), nt, bf16=self._bf16)
-        packed += boxes(acts, nt)
+        packed += boxes(start, rows["residual"])
+        packed += tensor_map(
+            mel.data_ptr(),
+            (8, places + shape.window // bands - 1, bands // 8),
+            (2 * bands, 16),
+            (8, shape.frames, bands // 8),
+            bf16=self._bf16,
+            swizzled=False,
+        )
         numbers = (
             places,
             phases,
             across,
             layers[0]["weight"].shape[1] // inputs,
-            k // 64,
-            1 if mel_strides[0] else 0,
-            2 * c if layers[0]["cond"].shape[0] > 1 else 0,
         )
-        packed += struct.pack(
-            "<3Q7i", bits.data_ptr(), out.data_ptr(), self._flags.data_ptr(), *numbers
-        )
-        blocks = phases * across * shape.ranks
+        addresses = (tensor.data_ptr() for tensor in (bits, out, self._flags))
+        packed += struct.pack("<3Q4i", *addresses, *numbers)
         held = (given, layers, start, mel, bits, out, self._x, self._flags)
-        return Launch(_kernel(shape, self._index), blocks, packed, held)
+        return Launch(_kernel(shape, self._index), phases * across, packed, held)

@@ -102,22 +102,22 @@ class HopperLayers:
     needs_acts = False
     name = "fused for sm_90"
 
-    def __init__(
-        self, channels: int, layers: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, packer: Packer, dtype: torch.dtype, device: torch.device) -> None:
         """Compile, or load from the cache."""
         from fastglow.kernels import hopper, hopper_flow
 
+        channels, bands, window = packer.channels, packer.bands, packer.window
         self._fused = hopper.FusedLayer(channels, dtype, device)
         self._flow: hopper_flow.FusedFlow | None = None
-        if channels in hopper_flow.CHANNELS:
-            self._flow = hopper_flow.FusedFlow(channels, layers, dtype, device)
+        phases = packer.plan.conditioning == "phases"
+        if phases and hopper_flow.supported(channels, packer.given, bands, window):
+            layers = packer.plan.config.wn.n_layers
+            self._flow = hopper_flow.FusedFlow(channels, layers, bands, window, dtype, device)
         self.partials = self._fused.partials
 
     def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
-        phases, places, width = buffers.given.shape
-        shape = self._flow.shape(phases, places) if self._flow and width == 64 else None
+        shape = self._flow.shape(*buffers.given.shape[:2]) if self._flow else None
         if self._flow is None or shape is None:
             return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
         b = buffers
@@ -127,7 +127,6 @@ class HopperLayers:
             layers=[_weights(layer) for layer in flow.layers],
             start=flow.start,
             mel=b.mel,
-            mel_strides=b.mel_strides,
             bits=b.bits,
             out=b.out,
         )
@@ -166,6 +165,5 @@ def choose_layers(packer: Packer, dtype: torch.dtype, device: torch.device) -> L
         except ImportError:  # a PyTorch without cuda.bindings
             return TritonLayers(products)
         if available() and supported(channels, rows, torch.cuda.get_device_capability(device)):
-            layers = packer.plan.config.wn.n_layers
-            return HopperLayers(channels, layers, dtype, device)
+            return HopperLayers(packer, dtype, device)
     return TritonLayers(products)
