@@ -45,7 +45,7 @@ using RingB = Ring<B_STAGES, false>;  // what they multiply
 
 struct Block {  // what every role knows
   u32 a, b, staging, own, partner, mel;  // staging: activations; own: x; partner: its activations
-  u32 a_full, a_empty, b_full, b_empty, mel_full, sent;
+  u32 a_full, a_empty, b_full, b_empty, mel_full, sent, told;
   int rank, tile, phase, place;
   __device__ __forceinline__ u32 at(const RingA &r) const { return a + r.stage * A_BYTES; }
   __device__ __forceinline__ u32 at(const RingB &r) const { return b + r.stage * B_BYTES; }
@@ -76,26 +76,28 @@ __device__ __forceinline__ void await(const u32 *flag, u32 count) {
   while (found < count);
 }
 
-// Weights wait for nothing but room.
+// Weights wait for nothing but room, and for signal(): its release takes until all loads of the
+// multiprocessor have come, 2.8 us with as many as there is room for on their way. So those that only the
+// residual makes room for are asked for after it.
 __device__ void load_weights(const Params &p, const Block &b) {
+  constexpr int RESIDUAL = (C / 64 + 1) / 2;  // stages, two blocks of columns each
   RingA ring;
-  auto one = [&](const TensorMap *map, int k, int row) {
-    const u32 bar = b.take(ring, A_BYTES);
-    load2(b.at(ring), map, 64 * k, row, bar);
-    ring.next();
-  };
   for (int i = 0; i < LAYERS; ++i) {
     const Layer &layer = p.layers[i];
-    const int taps = p.taps * (i ? C / 64 : 1);
-    for (int k = 0; k < MEL_BLOCKS; ++k) one(&layer.cond, k, b.phase * 2 * C + b.rank * 2 * CH);
-    for (int k = 0; k < taps; ++k) one(&layer.gate, k, b.rank * 2 * CH);
+    const int steps = MEL_BLOCKS + p.taps * (i ? C / 64 : 1);
+    for (int k = 0; k < steps; ++k, ring.next()) {
+      if (i && k == A_STAGES - RESIDUAL) wait(b.told, (i - 1) & 1);
+      const u32 bar = b.take(ring, A_BYTES);
+      if (k < MEL_BLOCKS) load2(b.at(ring), &layer.cond, 64 * k, b.phase * 2 * C + b.rank * 2 * CH, bar);
+      else load2(b.at(ring), &layer.gate, 64 * (k - MEL_BLOCKS), b.rank * 2 * CH, bar);
+    }
     if (i == LAYERS - 1) return;
     if (i == 0) {
       const u32 bar = b.take(ring, HALF);
       load2(b.at(ring), &p.start, 0, b.rank * CH, bar);
       ring.next();
     }
-    for (int k = 0; k < C / 64; k += 2, ring.next()) {  // two blocks of columns a stage
+    for (int k = 0; k < C / 64; k += 2, ring.next()) {
       const int count = k + 1 < C / 64 ? 2 : 1;
       const u32 bar = b.take(ring, count * HALF);
       for (int j = 0; j < count; ++j) load2(b.at(ring) + j * HALF, &layer.residual, 64 * (k + j), b.rank * CH, bar);
@@ -166,6 +168,7 @@ __device__ void store_results(const Params &p, const Block &b, int lane) {
       for (int m = 0; m < MT; ++m) store3(b.own + m * B_BYTES, &p.layers[i + 1].x, b.rank * CH + 64 * m, b.place, b.phase);
       asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
       signal(p.flags + b.tile);
+      give(b.told, 0, 0);
     }
     __syncwarp();
   }
@@ -237,16 +240,28 @@ __device__ __forceinline__ u64 windows(const Block &b, int k) {
   return (u64)((at & 0x3FFFF) >> 4) | (u64)FRAMES << 16 | (u64)8 << 32;
 }
 
-// Leaves the activations in staging. Stages come back a step late, so that the tensor cores never pause.
-__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int i, int group, int thread) {
-  const int lane = thread & 31, warp = thread >> 5, blocks = i ? C / 64 : 1;
-  float acc[MT][NT / 2] = {}, tanh_bias[MT], sigmoid_bias[MT];
+// Of a layer, for the rows of this thread: asked for well before they are needed, because an answer takes
+// a microsecond or two while the copy engine is at work.
+struct Biases {
+  float tanh[MT], sigmoid[MT], low, high;
+  __device__ __forceinline__ void load(const Layer &layer, const Block &b, int group, int thread) {
+    const int row = (thread >> 5) * 16 + (thread & 31) / 4;
 #pragma unroll
-  for (int m = 0; m < MT; ++m) {
-    const float *bias = p.layers[i].gate_bias + b.rank * 2 * CH + (group * MT + m) * 64 + warp * 16 + (lane >> 2);
-    tanh_bias[m] = bias[0];
-    sigmoid_bias[m] = 0.5f * bias[8];
+    for (int m = 0; m < MT; ++m) {
+      const float *bias = layer.gate_bias + b.rank * 2 * CH + (group * MT + m) * 64 + row;
+      tanh[m] = bias[0];
+      sigmoid[m] = bias[8];
+    }
+    const float *bias = layer.residual_bias + b.rank * CH + (MT == 2 ? group * 64 : 0) + row;
+    low = bias[0];
+    high = bias[8];
   }
+};
+
+// Leaves the activations in staging. Stages come back a step late, so that the tensor cores never pause.
+__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int i, Biases &biases, Outputs &outputs, int group, int thread) {
+  const int lane = thread & 31, warp = thread >> 5, blocks = i ? C / 64 : 1;
+  float acc[MT][NT / 2] = {};
   auto multiply = [&](auto inputs) {
     const u32 at = b.at(a);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -270,6 +285,8 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, 
     multiply([&](int q) { return windows(b, 4 * k + q); });
     finished(a.stage, -1);
   }
+  biases.load(p.layers[i], b, group, thread);
+  outputs.load(p.layers[i], b, lane);
   for (int tap = 0; tap < p.taps; ++tap)
     for (int k = 0; k < blocks; ++k, a.next()) {
       const bool own = is_own(p, b, i, tap, k);
@@ -286,11 +303,12 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, 
   if (before_b >= 0) give(b.b_empty, before_b, thread);
 #pragma unroll
   for (int m = 0; m < MT; ++m) {
+    const float tanh = biases.tanh[m], sigmoid = 0.5f * biases.sigmoid[m];
     u32 v[NT / 8];
 #pragma unroll
     for (int j = 0; j < NT / 8; ++j)
-      v[j] = pack(gated(acc[m][4 * j] + tanh_bias[m], 0.5f * acc[m][4 * j + 2] + sigmoid_bias[m]),
-                  gated(acc[m][4 * j + 1] + tanh_bias[m], 0.5f * acc[m][4 * j + 3] + sigmoid_bias[m]));
+      v[j] = pack(gated(acc[m][4 * j] + tanh, 0.5f * acc[m][4 * j + 2] + sigmoid),
+                  gated(acc[m][4 * j + 1] + tanh, 0.5f * acc[m][4 * j + 3] + sigmoid));
     const int t = group * MT + m, channels = (t & 1) * 4 + warp;  // 32 channels each
     const u32 box = b.staging + t / 2 * B_BYTES;
     runs<NT / 8>([&](int j) { put<4>(row_of<4>(box, channels, 8 * j, lane), v + j); },
@@ -303,18 +321,13 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, 
 // x_next = x + residual . activations, in place of the x that stands in ``own``.
 struct Residual {
   int rows, first;  // of this warpgroup: its channels within the block's, its places within the tile
-  float low, high;  // bias
   u32 mask[RN / 8];
-  __device__ __forceinline__ Residual(const Params &p, const Block &b, int i, int group, int thread)
+  __device__ __forceinline__ Residual(const Params &p, const Block &b, int group, int thread)
       : rows(MT == 2 ? group * 64 : 0), first(MT == 2 ? 0 : group * RN) {
-    const int lane = thread & 31;
-    const float *bias = p.layers[i].residual_bias + b.rank * CH + rows + (thread >> 5) * 16 + (lane >> 2);
-    low = bias[0];
-    high = bias[8];
 #pragma unroll
     for (int j = 0; j < RN / 8; ++j) {
       const int n = b.place + first + 8 * j;
-      mask[j] = n < p.N ? p.mask[n / 8] >> 2 * (lane & 3) : 0;
+      mask[j] = n < p.N ? p.mask[n / 8] >> 2 * (thread & 3) : 0;
     }
   }
   __device__ __forceinline__ void multiply(float (&acc)[RN / 2], u32 weights, u32 inputs) const {
@@ -325,14 +338,14 @@ struct Residual {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
   }
   template <bool FIRST>
-  __device__ __forceinline__ void finish(const Block &b, const float (&acc)[RN / 2], int thread) const {
+  __device__ __forceinline__ void finish(const Block &b, const float (&acc)[RN / 2], const Biases &biases, int thread) const {
     const int lane = thread & 31, warp = thread >> 5;
     const u32 box = b.own + rows / 64 * B_BYTES;
     auto sum = [&](int j, int g, u32 x) {  // two places of one channel
       float x0 = 0, x1 = 0;
       if (!FIRST) unpack(x, x0, x1);
       const u32 keep = (mask[j] & 1 ? 0xFFFFu : 0) | (mask[j] & 2 ? 0xFFFF0000u : 0);
-      const float bias = g ? high : low;
+      const float bias = g ? biases.high : biases.low;
       return pack(x0 + (acc[4 * j + 2 * g] + bias), x1 + (acc[4 * j + 2 * g + 1] + bias)) & keep;
     };
 #pragma unroll
@@ -355,8 +368,7 @@ struct Residual {
 
 // FIRST: layer 0 (a branch around products would make the compiler put them one after another).
 template <bool FIRST>
-__device__ __forceinline__ void residual(const Params &p, const Block &b, RingA &a, RingB &in, int i, int group, int thread) {
-  const Residual r(p, b, i, group, thread);
+__device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, int i, const Residual &r, const Biases &biases, int thread) {
   float acc[RN / 2] = {};
   RingA held = a;
   const int input = in.stage;
@@ -378,7 +390,7 @@ __device__ __forceinline__ void residual(const Params &p, const Block &b, RingA 
   mma_wait_residual(acc);
   for (int n = FIRST + (C / 64 + 1) / 2; n > 0; --n, held.next()) give(b.a_empty, held.stage, thread);
   if (FIRST) give(b.b_empty, input, thread);
-  r.finish<FIRST>(b, acc, thread);
+  r.finish<FIRST>(b, acc, biases, thread);
 }
 
 // The last block of all clears the flags for the next launch: by then nobody waits for one.
@@ -397,27 +409,26 @@ __device__ void leave(const Params &p) {
 
 __device__ __forceinline__ void multiply_layers(const Params &p, const Block &b, int group, int thread) {
   const int warp = group * 4 + (thread >> 5), lane = thread & 31;
+  const Residual r(p, b, group, thread);
   RingA a;
   RingB in;
+  Biases biases;
   Outputs outputs;
-  outputs.load(p.layers[0], b, lane);  // before the products, so that nothing waits for them later
   if (LAYERS > 1) {
-    gate(p, b, a, in, 0, group, thread);
+    gate(p, b, a, in, 0, biases, outputs, group, thread);
     named_sync(2, CONSUMERS + 32);
-    residual<true>(p, b, a, in, 0, group, thread);
+    residual<true>(b, a, in, 0, r, biases, thread);
     outputs.add<true>(b, warp, lane);
     named_sync(5, CONSUMERS);  // all have read staging, and written own
   }
   for (int i = 1; i < LAYERS - 1; ++i) {
-    outputs.load(p.layers[i], b, lane);
-    gate(p, b, a, in, i, group, thread);
+    gate(p, b, a, in, i, biases, outputs, group, thread);
     named_sync(2, CONSUMERS + 32);
-    residual<false>(p, b, a, in, i, group, thread);
+    residual<false>(b, a, in, i, r, biases, thread);
     outputs.add<false>(b, warp, lane);
     named_sync(5, CONSUMERS);
   }
-  if (LAYERS > 1) outputs.load(p.layers[LAYERS - 1], b, lane);
-  gate(p, b, a, in, LAYERS - 1, group, thread);
+  gate(p, b, a, in, LAYERS - 1, biases, outputs, group, thread);
   named_sync(5, CONSUMERS);
   outputs.add<LAYERS == 1>(b, warp, lane);
   outputs.store(p, b, warp, lane);
@@ -425,7 +436,7 @@ __device__ __forceinline__ void multiply_layers(const Params &p, const Block &b,
 
 extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  __shared__ alignas(8) u64 barriers[2 * (A_STAGES + B_STAGES) + 2];
+  __shared__ alignas(8) u64 barriers[2 * (A_STAGES + B_STAGES) + 3];
   Block b;
   b.a = (shared(raw) + 1023) & ~1023u;
   b.b = b.a + A_STAGES * A_BYTES;
@@ -439,6 +450,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
   b.b_empty = b.b_full + 8 * B_STAGES;
   b.mel_full = b.b_empty + 8 * B_STAGES;
   b.sent = b.mel_full + 8;
+  b.told = b.sent + 8;
   b.rank = blockIdx.x % CL;
   b.tile = blockIdx.x / CL;
   b.phase = b.tile / p.across;
@@ -459,6 +471,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
     }
     barrier_init(b.mel_full, 1);
     barrier_init(b.sent, 1);
+    barrier_init(b.told, 1);
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
   }
   __syncthreads();
