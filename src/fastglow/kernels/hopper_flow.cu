@@ -20,7 +20,8 @@ struct alignas(64) Params {
   TensorMap mel;       // [BANDS / 8, frames, 8]  box all of a tile's windows
   const unsigned char *mask;  // a bit a place
   float *out;          // [CL, P, 8, N]
-  u32 *flags;          // a tile: how often its blocks have stored x; and one: blocks that are done
+  u64 *done;           // blocks that have ended, of all launches so far
+  u32 *flags;          // a tile: how often its blocks have stored x, in all launches so far
   int N, P, across, taps;  // across: tiles of a phase
 };
 
@@ -45,7 +46,7 @@ using RingB = Ring<B_STAGES, false>;  // what they multiply
 
 struct Block {  // what every role knows
   u32 a, b, staging, own, partner, mel;  // staging: activations; own: x; partner: its activations
-  u32 a_full, a_empty, b_full, b_empty, mel_full, sent, told;
+  u32 a_full, a_empty, b_full, b_empty, mel_full, sent;
   int rank, tile, phase, place;
   __device__ __forceinline__ u32 at(const RingA &r) const { return a + r.stage * A_BYTES; }
   __device__ __forceinline__ u32 at(const RingB &r) const { return b + r.stage * B_BYTES; }
@@ -73,20 +74,16 @@ __device__ __forceinline__ void signal(u32 *flag) {
 __device__ __forceinline__ void await(const u32 *flag, u32 count) {
   u32 found;
   do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(flag) : "memory");
-  while (found < count);
+  while ((int)(found - count) < 0);  // both wrap around
 }
 
-// Weights wait for nothing but room, and for signal(): its release takes until all loads of the
-// multiprocessor have come, 2.8 us with as many as there is room for on their way. So those that only the
-// residual makes room for are asked for after it.
+// Weights wait for nothing but room.
 __device__ void load_weights(const Params &p, const Block &b) {
-  constexpr int RESIDUAL = (C / 64 + 1) / 2;  // stages, two blocks of columns each
   RingA ring;
   for (int i = 0; i < LAYERS; ++i) {
     const Layer &layer = p.layers[i];
     const int steps = MEL_BLOCKS + p.taps * (i ? C / 64 : 1);
     for (int k = 0; k < steps; ++k, ring.next()) {
-      if (i && k == A_STAGES - RESIDUAL) wait(b.told, (i - 1) & 1);
       const u32 bar = b.take(ring, A_BYTES);
       if (k < MEL_BLOCKS) load2(b.at(ring), &layer.cond, 64 * k, b.phase * 2 * C + b.rank * 2 * CH, bar);
       else load2(b.at(ring), &layer.gate, 64 * (k - MEL_BLOCKS), b.rank * 2 * CH, bar);
@@ -97,7 +94,7 @@ __device__ void load_weights(const Params &p, const Block &b) {
       load2(b.at(ring), &p.start, 0, b.rank * CH, bar);
       ring.next();
     }
-    for (int k = 0; k < C / 64; k += 2, ring.next()) {
+    for (int k = 0; k < C / 64; k += 2, ring.next()) {  // two blocks of columns a stage
       const int count = k + 1 < C / 64 ? 2 : 1;
       const u32 bar = b.take(ring, count * HALF);
       for (int j = 0; j < count; ++j) load2(b.at(ring) + j * HALF, &layer.residual, 64 * (k + j), b.rank * CH, bar);
@@ -119,12 +116,12 @@ __device__ __forceinline__ bool is_own(const Params &p, const Block &b, int i, i
 }
 
 // Until the blocks whose x this one's taps read have stored it, a tap a lane.
-__device__ __forceinline__ void await_taps(const Params &p, const Block &b, int i, int lane) {
+__device__ __forceinline__ void await_taps(const Params &p, const Block &b, int i, u32 before, int lane) {
   for (int tap = lane; tap < p.taps; tap += 32) {
     const Tap from(p, b, i, tap);
     const int low = b.place + from.shift, high = low + NT - 1;
     for (int t = low > 0 ? low / NT : 0; t < p.across && t * NT <= high; ++t)
-      await(p.flags + from.phase * p.across + t, CL * i);
+      await(p.flags + from.phase * p.across + t, before + CL * i);
   }
   __syncwarp();
   asm volatile("fence.proxy.async;" ::: "memory");
@@ -137,13 +134,17 @@ __device__ void load_inputs(const Params &p, const Block &b, int lane) {
     load3(b.at(ring), map, 64 * k, place, phase, bar);
     ring.next();
   };
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  u64 done;  // of this launch some perhaps, but not all, while this block has not ended
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(done) : "l"(p.done) : "memory");
+  const u32 before = (u32)(done / gridDim.x) * (CL * (LAYERS - 1));
   if (lane == 0) {
     expect(b.mel_full, MEL_BYTES);
     load3(b.mel, &p.mel, 0, b.place, 0, b.mel_full);
   }
   for (int i = 0; i < LAYERS; ++i) {
     const Layer &layer = p.layers[i];
-    if (i) await_taps(p, b, i, lane);
+    if (i) await_taps(p, b, i, before, lane);
     if (lane == 0) {
       for (int tap = 0; tap < p.taps; ++tap) {
         const Tap from(p, b, i, tap);
@@ -158,6 +159,7 @@ __device__ void load_inputs(const Params &p, const Block &b, int lane) {
 
 // Gives the partner this block's activations, and the other phases its x.
 __device__ void store_results(const Params &p, const Block &b, int lane) {
+  if (CL == 2) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
   for (int i = 0; i < LAYERS - 1; ++i) {
     if (CL == 2 && lane == 0) expect(b.sent, MT * B_BYTES);
     named_sync(2, CONSUMERS + 32);
@@ -168,7 +170,6 @@ __device__ void store_results(const Params &p, const Block &b, int lane) {
       for (int m = 0; m < MT; ++m) store3(b.own + m * B_BYTES, &p.layers[i + 1].x, b.rank * CH + 64 * m, b.place, b.phase);
       asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
       signal(p.flags + b.tile);
-      give(b.told, 0, 0);
     }
     __syncwarp();
   }
@@ -393,20 +394,6 @@ __device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, in
   r.finish<FIRST>(b, acc, biases, thread);
 }
 
-// The last block of all clears the flags for the next launch: by then nobody waits for one.
-__device__ void leave(const Params &p) {
-  __syncthreads();
-  if (CL == 2) cluster_sync();  // no block leaves while the other may still write into it
-  if (threadIdx.x >= 32) return;
-  const int count = p.P * p.across;
-  u32 done = 0;
-  if (threadIdx.x == 0)
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(done) : "l"(p.flags + count) : "memory");
-  done = __shfl_sync(0xFFFFFFFF, done, 0);
-  if (done != gridDim.x - 1) return;
-  for (int j = threadIdx.x; j <= count; j += 32) p.flags[j] = 0;
-}
-
 __device__ __forceinline__ void multiply_layers(const Params &p, const Block &b, int group, int thread) {
   const int warp = group * 4 + (thread >> 5), lane = thread & 31;
   const Residual r(p, b, group, thread);
@@ -436,7 +423,7 @@ __device__ __forceinline__ void multiply_layers(const Params &p, const Block &b,
 
 extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant__ Params p) {
   extern __shared__ char raw[];
-  __shared__ alignas(8) u64 barriers[2 * (A_STAGES + B_STAGES) + 3];
+  __shared__ alignas(8) u64 barriers[2 * (A_STAGES + B_STAGES) + 2];
   Block b;
   b.a = (shared(raw) + 1023) & ~1023u;
   b.b = b.a + A_STAGES * A_BYTES;
@@ -450,7 +437,6 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
   b.b_empty = b.b_full + 8 * B_STAGES;
   b.mel_full = b.b_empty + 8 * B_STAGES;
   b.sent = b.mel_full + 8;
-  b.told = b.sent + 8;
   b.rank = blockIdx.x % CL;
   b.tile = blockIdx.x / CL;
   b.phase = b.tile / p.across;
@@ -460,22 +446,29 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
       const TensorMap *map = j < 4 * LAYERS ? &p.layers[j / 4].gate + j % 4 : &p.start + (j - 4 * LAYERS);
       asm volatile("prefetch.tensormap [%0];" ::"l"(map));
     }
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < A_STAGES; ++s) {
-      barrier_init(b.a_full + 8 * s, 1);
-      barrier_init(b.a_empty + 8 * s, 2);
+  if (threadIdx.x / 32 == 8) {  // the warp of the weights begins at once
+    if (threadIdx.x == 256) {
+      for (int s = 0; s < A_STAGES; ++s) {
+        barrier_init(b.a_full + 8 * s, 1);
+        barrier_init(b.a_empty + 8 * s, 2);
+      }
+      asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
     }
-    for (int s = 0; s < B_STAGES; ++s) {
-      barrier_init(b.b_full + 8 * s, 1);
-      barrier_init(b.b_empty + 8 * s, 2);
+    __syncwarp();
+    named_arrive(6, 384);
+  } else {
+    if (threadIdx.x == 0) {
+      for (int s = 0; s < B_STAGES; ++s) {
+        barrier_init(b.b_full + 8 * s, 1);
+        barrier_init(b.b_empty + 8 * s, 2);
+      }
+      barrier_init(b.mel_full, 1);
+      barrier_init(b.sent, 1);
+      asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
     }
-    barrier_init(b.mel_full, 1);
-    barrier_init(b.sent, 1);
-    barrier_init(b.told, 1);
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory");
+    named_sync(6, 384);
   }
-  __syncthreads();
-  if (CL == 2) cluster_sync();
+  if (CL == 2) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
   const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
   if (group == 2) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
@@ -487,5 +480,6 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
     asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
     multiply_layers(p, b, group, thread);
   }
-  leave(p);
+  __syncthreads();
+  if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u64 [%0], 1;" ::"l"(p.done) : "memory");
 }

@@ -180,7 +180,7 @@ class FusedFlow:
         self._rest = (layers, bands, window, self._bf16)
         most = self._count * 64 * max(WIDTHS)  # numbers: every block's channels of its places
         self._x = torch.zeros((layers - 1, most), dtype=dtype, device=device)
-        self._flags = torch.zeros(self._count + 1, dtype=torch.int32, device=device)
+        self._flags: dict[tuple[int, int, int], Tensor] = {}
 
     def shape(self, phases: int, places: int) -> FlowShape | None:
         """The narrowest tiles that all run at once, or None."""
@@ -248,7 +248,12 @@ class FusedFlow:
             across,
             layers[0]["weight"].shape[1] // inputs,
         )
-        addresses = (tensor.data_ptr() for tensor in (bits, out, self._flags))
-        packed += struct.pack("<3Q4i", *addresses, *numbers)
-        held = (given, layers, start, mel, bits, out, self._x, self._flags)
+        key = (phases, across, nt)  # what counts launches is theirs alone
+        if key not in self._flags:
+            size = 1 + -(-phases * across // 2)
+            self._flags[key] = torch.zeros(size, dtype=torch.int64, device=given.device)
+        flags = self._flags[key]
+        addresses = (bits.data_ptr(), out.data_ptr(), flags.data_ptr(), flags.data_ptr() + 8)
+        packed += struct.pack("<4Q4i", *addresses, *numbers)
+        held = (given, layers, start, mel, bits, out, self._x, flags)
         return Launch(_kernel(shape, self._index), phases * across, packed, held)

@@ -114,8 +114,8 @@ class Kernel:
         self._config.blockDimY = self._config.blockDimZ = 1
         self._config.gridDimY = self._config.gridDimZ = 1
         self._config.sharedMemBytes = shared
-        self._config.attrs = self._attributes(cluster, together)
-        self._config.numAttrs = 2
+        attributes = self._attributes(cluster, together)
+        self._config.attrs, self._config.numAttrs = attributes, len(attributes)
         self.cluster = cluster
         count = driver.cuOccupancyMaxActiveClusters(self._function, self._config)
         self.clusters = int(checked(count))
