@@ -99,8 +99,7 @@ class Kernel:
             threads: Of a block.
             cluster: Blocks of a cluster.
             shared: Bytes of dynamic shared memory.
-            together: All blocks of a launch run at once, so that they may wait for one another;
-                else it may start before the kernel before it has ended.
+            together: All blocks of a launch run at once, so that they may wait for one another.
 
         Raises:
             EngineError: The device does not take it.
@@ -122,19 +121,17 @@ class Kernel:
 
     @staticmethod
     def _attributes(cluster: int, together: bool) -> list[Any]:
-        """Clusters, and how it starts."""
-        shape, start = driver.CUlaunchAttribute(), driver.CUlaunchAttribute()
+        """Clusters, a start that overlaps the end of the kernel before, all blocks at once."""
         kinds = driver.CUlaunchAttributeID
+        shape, early, whole = (driver.CUlaunchAttribute() for _ in range(3))
         shape.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         shape.value.clusterDim.x = cluster
         shape.value.clusterDim.y = shape.value.clusterDim.z = 1
-        if together:
-            start.id = kinds.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
-            start.value.cooperative = 1
-        else:
-            start.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            start.value.programmaticStreamSerializationAllowed = 1
-        return [shape, start]
+        early.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        early.value.programmaticStreamSerializationAllowed = 1
+        whole.id = kinds.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+        whole.value.cooperative = 1
+        return [shape, early, whole] if together else [shape, early]
 
     def launch(self, clusters: int, argument: Any, stream: int) -> None:
         """Run ``clusters`` clusters with one structure (a ctypes buffer) as the argument."""
