@@ -35,6 +35,14 @@ def test_compiles_to_tensor_core_code_that_stays_in_registers(
     assert any("UTMALDG" in line for line in lines)
 
 
+def test_models_of_80_bands_and_up_to_256_channels_have_it() -> None:
+    for channels in (64, 128, 256):
+        assert hopper_flow.supported(channels, 64, 80, 320)
+    assert not hopper_flow.supported(512, 64, 80, 320)  # 256 blocks
+    assert not hopper_flow.supported(64, 128, 80, 320)  # a group of more than 40
+    assert not hopper_flow.supported(64, 64, 72, 320)  # 16 columns of two frames
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_HOPPER, reason="needs an H100 or H200")
 class TestOnHopper:

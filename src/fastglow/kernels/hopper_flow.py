@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -40,7 +40,7 @@ from fastglow.kernels.boxes import matrix_map, tensor_map
 from fastglow.kernels.hopper import ARCHITECTURE, SHARED, THREADS, Launch, wgmma
 from fastglow.kernels.nvrtc import Kernel, compile_cubin
 
-SOURCES = ("hopper.cuh", "hopper_flow.cu")
+SOURCES = ("hopper.cuh", "hopper_flow_move.cuh", "hopper_flow.cu")
 WIDTHS = (16, 32, 48, 64, 96, 128, 192)  # places a tile
 LEAST = 3  # stages of weights: with fewer hopper.py is faster
 
@@ -188,15 +188,25 @@ class FusedFlow:
         self._x = torch.zeros((layers - 1, most), dtype=dtype, device=device)
         self._flags: dict[tuple[int, int, int], Tensor] = {}
 
-    def shape(self, phases: int, places: int) -> FlowShape | None:
-        """The narrowest tiles that all run at once, or None."""
+    def shapes(self) -> Iterator[FlowShape]:
+        """The widths that this model has, the narrowest first."""
         for width in WIDTHS:
             shape = FlowShape(self._channels, width, *self._rest)
-            blocks = phases * -(-places // width) * shape.blocks
-            if blocks <= self._count and shape.a_stages >= LEAST:
-                clusters = _kernel(shape, self._index).clusters
-                return shape if blocks <= clusters * shape.blocks else None
+            if shape.a_stages >= LEAST:
+                yield shape
+
+    def shape(self, phases: int, places: int) -> FlowShape | None:
+        """The narrowest tiles that all run at once, or None."""
+        for shape in self.shapes():
+            clusters = phases * -(-places // shape.width)
+            if clusters * shape.blocks <= self._count:
+                return shape if clusters <= _kernel(shape, self._index).clusters else None
         return None
+
+    def warm(self) -> None:
+        """Compile every width, or load it from the cache."""
+        for shape in self.shapes():
+            _kernel(shape, self._index)
 
     def prepare(
         self,

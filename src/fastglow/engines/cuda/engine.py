@@ -208,6 +208,8 @@ class CudaEngine:
 
     def warm(self) -> None:
         """Compile every kernel of this model, or load it from the caches on disk."""
+        with self._here(), explained():
+            self._layers.warm()
         for frames in WARM_FRAMES:
             mel = torch.zeros(1, self.config.n_mel_channels, frames, device=self._device)
             noise = torch.zeros(1, self.config.samples(frames), device=self._device)

@@ -61,6 +61,10 @@ class Layers(Protocol):
         """Calls that launch its layers: one a layer, or one for all."""
         ...
 
+    def warm(self) -> None:
+        """Compile what is otherwise compiled for the first input of its length."""
+        ...
+
 
 class TritonLayers:
     """Gate, then residual and output rows, in Triton."""
@@ -76,6 +80,9 @@ class TritonLayers:
     def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
         return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
+
+    def warm(self) -> None:
+        """See :class:`Layers`: nothing, a kernel serves all lengths."""
 
     def _layer(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
         layer, b, products = flow.layers[i], buffers, self._products
@@ -131,6 +138,11 @@ class HopperLayers:
             out=b.out,
         )
         return [launch]
+
+    def warm(self) -> None:
+        """See :class:`Layers`."""
+        if self._flow:
+            self._flow.warm()
 
     def _layer(self, flow: PackedFlow, i: int, buffers: Buffers) -> Call:
         layer, b = flow.layers[i], buffers
