@@ -16,10 +16,8 @@ FlowShape = hopper_flow.FlowShape
 
 def shapes() -> list[object]:
     out = [FlowShape(256, width, 8, 80, 320, bf16=False) for width in hopper_flow.WIDTHS]
-    return [
-        *out,
-        *(FlowShape(c, 32, layers, 80, 320, bf16=True) for c in (64, 128) for layers in (1, 2, 8)),
-    ]
+    out += [FlowShape(c, 32, layers, 80, 320, bf16=True) for c in (64, 128) for layers in (1, 2, 8)]
+    return [shape for shape in out if shape.a_stages >= hopper_flow.LEAST]
 
 
 @pytest.mark.parametrize("shape", shapes(), ids=str)
