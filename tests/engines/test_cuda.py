@@ -11,6 +11,7 @@ import torch
 from fastglow.config import WaveGlowConfig, WNConfig
 from fastglow.engines.cuda.inbox import SLOTS
 from fastglow.engines.cuda.pieces import axes, bucket, cut
+from fastglow.engines.cuda.room import Room
 from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
@@ -114,7 +115,17 @@ def test_passes_narrower_than_the_receptive_field_are_refused(device: str) -> No
         engine(SHORT, device, widest=16)
     deep = replace(RAGGED, n_flows=1, wn=WNConfig(n_layers=14, n_channels=2))
     found = engine(deep, device)
-    assert found._widest > sum(found._field) > 16_384
+    assert found._widest > sum(found._room.field) > 16_384
+
+
+def test_passes_are_as_wide_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([10**9, 10**8, 10**7])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (next(free), 80 * 10**9))
+    room = Room((99, 96), 40_000, torch.device("cuda"))
+    assert room.most() == 16_384  # no more is of use
+    assert room.most() == 1_984  # four fifths, in steps of 32
+    with pytest.raises(EngineError, match=r"0\.0 GB are free on cuda; passes of 454 places"):
+        room.most()
 
 
 def test_passes_narrow_while_memory_runs_out(device: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from fastglow.engines.cuda.layers import Buffers, Call, choose_layers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, axes, bucket, cut
 from fastglow.engines.cuda.push import Push, Reach
+from fastglow.engines.cuda.room import Room
 from fastglow.engines.cuda.stream import CudaStream
 from fastglow.engines.cuda.workspace import Layouts, Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
@@ -34,8 +35,6 @@ from fastglow.noise import SeededNoise
 from fastglow.plan import Plan
 
 Precision = Literal["fp16", "bf16", "tf32", "fp32"]
-WIDEST = 16_384  # places at once: at 256 channels 0.6 GB, and launches cost nothing any more
-FIELDS = 8  # or so many receptive fields, where a place is a step and not a mel frame
 WARM_FRAMES = (1, 300, 3000)  # lengths that meet every kernel
 
 
@@ -81,12 +80,11 @@ class CudaEngine:
             ) from None
         self._packer = packer
         self._workspace = Workspace(plan, packer, self._layers, dtype, self._device)
-        reach = plan.config.n_flows * plan.halo  # of a place that is a step
-        self._field = plan.config.receptive_field if plan.config.has_phases else (reach, reach)
-        self._widest = widest or self._places_that_fit()
-        if self._widest <= sum(self._field):
+        self._room = Room.of(plan, self._workspace.bytes_per_place, self._device)
+        self._widest = widest or self._room.most()
+        if self._widest <= sum(self._room.field):
             raise InputError(
-                f"widest={self._widest}: the receptive field takes {sum(self._field)} places"
+                f"widest={self._widest}: the receptive field takes {sum(self._room.field)} places"
             )
         graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
         self._passes = Passes(self._device, graphs)
@@ -117,7 +115,7 @@ class CudaEngine:
         with self._lock, torch.no_grad(), self._here(), explained():
             try:
                 places = bucket(reach.history + frames)
-                self._room(places)
+                self._grow(places)
                 self._last = None  # the flows work where the mask was
                 if (places, reach) not in self._passes:
                     buffers = self._workspace.buffers(places)
@@ -179,13 +177,9 @@ class CudaEngine:
                 return self._infer(mel, noise, lengths, samples)
             except torch.OutOfMemoryError:
                 self._drop()
-                if self._widest // 2 < self._least:
+                if self._widest // 2 < self._room.least:
                     self._widest = wide
-                    raise EngineError(
-                        f"no memory on {self.device} for {len(mel)} x {max(lengths)} frames even "
-                        f"in passes of {self._least} places ({self._gigabytes(self._least)} GB); "
-                        "close other programs on the GPU or use smaller batches"
-                    ) from None
+                    raise self._room.none_left(len(mel), max(lengths)) from None
                 self._widest //= 2
 
     def _infer(
@@ -195,7 +189,7 @@ class CudaEngine:
         whole = self.config.samples(min(lengths)) == samples  # a fill takes as long as two layers
         make = torch.empty if whole else torch.zeros
         audio = make(len(mel), samples, device=self._device)
-        pieces = cut(self._counts(lengths), self._widest, self._field)
+        pieces = cut(self._counts(lengths), self._widest, self._room.field)
         for axis in axes(pieces, self._widest, self._gap):
             buffers, run = self._pass(axis.places)
             self._fill(buffers, axis, mel, noise, audio, lengths)
@@ -219,7 +213,7 @@ class CudaEngine:
     def kernels(self, frames: int, batch: int) -> list[Launch]:
         """Every launch of one inference, to be timed one by one."""
         counts = self._counts([frames] * batch)
-        found = list(axes(cut(counts, self._widest, self._field), self._widest, self._gap))
+        found = list(axes(cut(counts, self._widest, self._room.field), self._widest, self._gap))
         if len(found) > 1:
             raise InputError(
                 f"{batch} x {frames} frames take {len(found)} passes of {self._widest} places; "
@@ -246,29 +240,6 @@ class CudaEngine:
         wn = self.config.wn
         reach = wn.kernel_size // 2 * 2 ** (wn.n_layers - 1)
         return int(max(-(-reach // self._workspace.phases) + 1, self.config.mel_taps))
-
-    def _places_that_fit(self) -> int:
-        """As many places as four fifths of the free memory hold."""
-        most = max(WIDEST, FIELDS * sum(self._field))
-        if self._device.type != "cuda":
-            return most
-        free = int(torch.cuda.mem_get_info(self._device)[0])
-        places = int(0.8 * free) // self._workspace.bytes_per_place
-        if places < self._least:
-            raise EngineError(
-                f"{free / 1e9:.1f} GB are free on {self.device}; passes of {self._least} places "
-                f"need {self._gigabytes(self._least)} GB: close other programs on the GPU or use "
-                "--device cpu"
-            )
-        return int(min(most, places // 32 * 32))
-
-    @property
-    def _least(self) -> int:
-        """Places of the narrowest pass: half of it is receptive field."""
-        return 2 * (sum(self._field) + 32)
-
-    def _gigabytes(self, places: int) -> str:
-        return f"{places * self._workspace.bytes_per_place / 1e9:.1f}"
 
     def _to_device(self, array: Float32) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -310,14 +281,14 @@ class CudaEngine:
 
     def _pass(self, places: int) -> tuple[Buffers, Call]:
         """The bucket's buffers, and what runs all flows on them."""
-        self._room(places)
+        self._grow(places)
         if places not in self._passes:
             buffers = self._workspace.buffers(places)
             each = launches(self._packer, self._flows, self._layers, buffers, places)
             self._passes.add(places, buffers, [launch.call for launch in each])
         return self._passes.get(places)
 
-    def _room(self, places: int) -> None:
+    def _grow(self, places: int) -> None:
         """Make the workspace as large."""
         if not self._workspace.holds(places):
             self._drop()  # before growing, or both memories are held
