@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import struct
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +176,21 @@ def test_a_hostile_file_allocates_nothing(tmp_path, data, says, zipped):
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
     assert "\n" not in str(error.value)
+
+
+def test_threads_read_while_garbage_is_collected(tmp_path):
+    """Callbacks of the collector let other threads in, between two parts of a header."""
+    np.save(tmp_path / "a.npy", MEL)
+    threshold = gc.get_threshold()
+    gc.callbacks.append(callback := lambda phase, info: time.sleep(0))
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            mels = list(pool.map(lambda _: read_mel(tmp_path / "a.npy", CONFIG), range(2000)))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)
+    assert all(np.array_equal(mel, MEL) for mel in mels)
 
 
 def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
