@@ -209,11 +209,30 @@ def test_what_was_not_finite_is_not_told_of_a_later_call(device: str) -> None:
     assert torch.isfinite(found.infer_device(mel, torch.zeros_like(bad), [2])).all()
 
 
+@pytest.mark.parametrize("widest", [0, 32])
+@pytest.mark.parametrize("config", [SHORT, RAGGED], ids=["phases", "ragged"])
+def test_every_sample_is_written(
+    config: WaveGlowConfig, widest: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, n_flows=1, n_early_every=4, wn=WNConfig(n_layers=2, n_channels=16))
+    mel, z = (a.astype(np.float32) for a in random_input(config, 40 if config.has_phases else 3, 2))
+    found, empty = engine(config, device, widest=widest), torch.empty
+
+    def poisoned(*sizes: int, **more: object) -> torch.Tensor:
+        made = empty(*sizes, **more)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    assert np.isfinite(found.infer(mel, z, [mel.shape[2]] * 2)).all()
+
+
 def test_calls_that_nobody_waits_for_keep_their_own_requests(device: str) -> None:
     found = engine(MODELS["one layer"], device)
     mel = torch.zeros(1, 8, 2, device=device)
     noises = [SeededNoise((seed,), 0.6) for seed in range(2 * SLOTS + 1)]
     expected = [found.infer_device(mel, noise, [2]) for noise in noises]
+    if device == "cuda":
+        torch.cuda._sleep(200_000_000)  # cycles: all are launched before the first begins
     heard = [found.infer_device(mel, noise, [2], check=False) for noise in noises]
     assert all(map(torch.equal, heard, expected))
     assert not torch.equal(expected[0], expected[1])

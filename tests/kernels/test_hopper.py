@@ -1,8 +1,13 @@
 """The fused layer for sm_90: compiled everywhere, run where there is such a GPU."""
 
+import ctypes
 import importlib
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,6 +60,26 @@ def test_a_cubin_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert code in kept.read_bytes()
     monkeypatch.setattr(nvrtc, "_compile", None)
     assert nvrtc.compile_cubin(source, "sm_90a") == code
+
+
+def test_threads_that_share_a_kernel_launch_their_own_grids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = nvrtc.Kernel.__new__(nvrtc.Kernel)
+    kernel._config, kernel._function = SimpleNamespace(), None
+    kernel.cluster, kernel._lock = 1, threading.Lock()
+    seen: list[tuple[int, int]] = []
+
+    def launch(config: SimpleNamespace, *rest: object) -> tuple[int]:
+        time.sleep(0.002)  # as the driver does, lets other threads run
+        seen.append((config.gridDimX, int(config.hStream)))
+        return (0,)
+
+    monkeypatch.setattr(nvrtc.driver, "cuLaunchKernelEx", launch)
+    argument = ctypes.create_string_buffer(64)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: kernel.launch(i, argument, 100 * i), range(1, 41)))
+    assert sorted(seen) == [(i, 100 * i) for i in range(1, 41)]
 
 
 def test_bindings_without_the_library_are_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

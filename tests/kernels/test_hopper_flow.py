@@ -12,12 +12,13 @@ hopper = importlib.import_module("fastglow.kernels.hopper")
 hopper_flow = importlib.import_module("fastglow.kernels.hopper_flow")
 nvrtc = importlib.import_module("fastglow.kernels.nvrtc")
 FlowShape = hopper_flow.FlowShape
+SIZES = [(c, width) for c, widths in hopper_flow.WIDTHS.items() for width in widths]
 
 
 def shapes() -> list[object]:
-    out = [FlowShape(256, width, 8, 80, 320, bf16=False) for width in hopper_flow.WIDTHS]
-    out += [FlowShape(c, 32, layers, 80, 320, bf16=True) for c in (64, 128) for layers in (1, 2, 8)]
-    return [shape for shape in out if shape.a_stages >= hopper_flow.LEAST]
+    out = [FlowShape(c, width, 8, 80, 320, bf16=False) for c, width in SIZES]
+    few = [(c, count) for c in (64, 256) for count in (1, 2)]
+    return out + [FlowShape(c, 32, count, 80, 320, bf16=True) for c, count in few]
 
 
 @pytest.mark.parametrize("shape", shapes(), ids=str)
@@ -35,10 +36,11 @@ def test_compiles_to_tensor_core_code_that_stays_in_registers(
 
 def test_models_of_80_bands_and_up_to_256_channels_have_it() -> None:
     for channels in (64, 128, 256):
-        assert hopper_flow.supported(channels, 64, 80, 320)
-    assert not hopper_flow.supported(512, 64, 80, 320)  # 256 blocks
-    assert not hopper_flow.supported(64, 128, 80, 320)  # a group of more than 40
-    assert not hopper_flow.supported(64, 64, 72, 320)  # 16 columns of two frames
+        assert hopper_flow.supported(channels, 64, 3, 80, 320)
+    assert not hopper_flow.supported(512, 64, 3, 80, 320)  # 256 blocks
+    assert not hopper_flow.supported(64, 128, 3, 80, 320)  # a group of more than 40
+    assert not hopper_flow.supported(64, 64, 5, 80, 320)
+    assert not hopper_flow.supported(64, 64, 3, 72, 320)  # 16 columns of two frames
 
 
 @pytest.mark.gpu
@@ -53,6 +55,12 @@ class TestOnHopper:
     ) -> None:
         self.compare(channels, phases, places, dtype, count=8, runs=3)
 
+    @pytest.mark.parametrize(("channels", "width"), SIZES)
+    def test_every_width_has_them(self, channels: int, width: int) -> None:
+        shape = FlowShape(channels, width, 8, 80, 320, bf16=False)
+        for places in (width - 8, 2 * width + 8):
+            self.compare(channels, 4, places, torch.float16, count=8, runs=3, shape=shape)
+
     @pytest.mark.parametrize("count", [1, 2, 3])
     def test_flows_of_few_layers(self, count: int) -> None:
         self.compare(256, 32, 88, torch.float16, count=count, runs=2)
@@ -62,12 +70,13 @@ class TestOnHopper:
         self.compare(256, 2, 16 * 32, torch.bfloat16, count=8, runs=20)
 
     def compare(
-        self, channels: int, phases: int, places: int, dtype: torch.dtype, *, count: int, runs: int
-    ) -> None:
+        self, channels: int, phases: int, places: int, dtype: torch.dtype, *, count: int, runs: int,
+        shape: object = None,
+    ) -> None:  # fmt: skip
         device = torch.device("cuda")
         layer = hopper.FusedLayer(channels, dtype, device)
         flow = hopper_flow.FusedFlow(channels, count, 80, 320, dtype, device)
-        shape = flow.shape(phases, places)
+        shape = shape or flow.shape(phases, places)
         assert shape is not None
         data = [problem(phases, channels, 64 if i == 0 else channels, places, dtype)
                 for i in range(count)]  # fmt: skip

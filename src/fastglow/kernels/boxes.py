@@ -59,12 +59,11 @@ def matrix_map(tensor: torch.Tensor, rows: int, *, bf16: bool, planes: bool = Fa
     """Boxes of 64 columns by ``rows`` rows of a tensor, of one plane if it has planes."""
     columns = tensor.shape[-1]
     size, stride = tensor.numel() // columns, 2 * columns
-    sizes, strides, box = (columns, size), (stride,), (64, rows)
-    if planes:
-        sizes = (columns, tensor.shape[1], tensor.shape[0])  # type: ignore[assignment]
-        strides = (stride, stride * tensor.shape[1])  # type: ignore[assignment]
-        box = (64, rows, 1)  # type: ignore[assignment]
-    return tensor_map(tensor.data_ptr(), sizes, strides, box, bf16=bf16)
+    if not planes:
+        return tensor_map(tensor.data_ptr(), (columns, size), (stride,), (64, rows), bf16=bf16)
+    count, places, _ = tensor.shape
+    sizes, strides = (columns, places, count), (stride, stride * places)
+    return tensor_map(tensor.data_ptr(), sizes, strides, (64, rows, 1), bf16=bf16)
 
 
 def mel_map(

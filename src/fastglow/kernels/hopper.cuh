@@ -1,5 +1,5 @@
 // What sm_90a offers, by its instructions: barriers, the tensor copy engine, wgmma operands, the
-// movement of 8 x 8 matrices. hopper.py puts this before hopper.cu.
+// movement of 8 x 8 matrices. hopper.py and hopper_flow.py put this before their own.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;

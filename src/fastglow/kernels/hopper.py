@@ -12,7 +12,8 @@ one thread), places its N, so a tile may have any multiple of 16 places: 860 fra
 Their activations meet in a scratch buffer in the L2 cache, and the residual product of a tile runs
 after the gate of the next, when its partners' activations have long arrived. A block may be one
 gate ahead of its partners' residual, hence SLOTS = 4 places for a cluster's activations. Where
-every block has a single tile (1 s of audio), two blocks exchange through shared memory instead.
+every block has a single tile, two blocks exchange through shared memory instead. (hopper_flow.py
+takes the shortest of these inputs.)
 
 *Early start.* A launch begins while the one before it ends: the mel's steps come first, because
 they wait for no other layer.
@@ -33,9 +34,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -50,6 +52,11 @@ SLOTS = 4
 THREADS = 384
 WIDTHS = {1: (96, 128, 192, 256), 2: (96, 128, 144, 160, 176, 192)}  # places a tile, by MT
 OVERHEAD = 29  # a tile costs as much as so many more places: fitted to six widths, 6,912 places
+
+
+def tiles_of(channels: int) -> int:
+    """MT, 64-row tiles of the gate that a warpgroup holds."""
+    return 2 if channels % 128 == 0 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,8 @@ class Shape:
 
     @property
     def tiles(self) -> int:
-        """MT, 64-row tiles of the gate that a warpgroup holds."""
-        return 2 if self.channels % 128 == 0 else 1
+        """MT."""
+        return tiles_of(self.channels)
 
     @property
     def blocks(self) -> int:
@@ -99,26 +106,45 @@ def supported(channels: int, output_rows: int, capability: tuple[int, int]) -> b
 
 def source(shape: Shape) -> str:
     """The CUDA C++ of one shape."""
+    return assembled(shape, {"STAGES": shape.stages}, SOURCES)
+
+
+class Tiled(Protocol):
+    """What two kernels' shapes have in common: see :class:`Shape`."""
+
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def bf16(self) -> bool: ...  # noqa: D102
+    @property
+    def tiles(self) -> int: ...  # noqa: D102
+    @property
+    def blocks(self) -> int: ...  # noqa: D102
+
+
+def assembled(shape: Tiled, defines: Mapping[str, int], sources: Sequence[str]) -> str:
+    """Files of CUDA C++ behind the defines and the products of a shape."""
     kind = "bf16" if shape.bf16 else "f16"
-    defines = {
+    common = {
         "C": shape.channels,
         "CL": shape.blocks,
         "MT": shape.tiles,
         "NT": shape.width,
-        "STAGES": shape.stages,
         "BF16": int(shape.bf16),
         "KIND": f'"{kind}"',
     }
     folder = resources.files("fastglow.kernels")
     rest = shape.width if shape.tiles == 2 else shape.width // 2
     return "\n".join(
-        [f"#define {name} {value}" for name, value in defines.items()]
-        + [wgmma("gate", shape.width, kind), wgmma("residual", rest, kind)]
-        + [(folder / name).read_text() for name in SOURCES]
+        [f"#define {name} {value}" for name, value in {**common, **defines}.items()]
+        + [_wgmma("gate", shape.width, kind), _wgmma("residual", rest, kind)]
+        + [(folder / name).read_text() for name in sources]
     )
 
 
-def wgmma(name: str, width: int, kind: str) -> str:
+def _wgmma(name: str, width: int, kind: str) -> str:
     """64 x 16 by 16 x width in C++: the instruction names every one of its registers."""
     count = width // 2
     names = ", ".join(f"%{i}" for i in range(count))

@@ -31,18 +31,25 @@ import functools
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import torch
 from torch import Tensor
 
 from fastglow.kernels.boxes import matrix_map, tensor_map
-from fastglow.kernels.hopper import ARCHITECTURE, SHARED, THREADS, Launch, wgmma
-from fastglow.kernels.nvrtc import Kernel, compile_cubin
+from fastglow.kernels.hopper import (
+    ARCHITECTURE,
+    SHARED,
+    THREADS,
+    Launch,
+    assembled,
+    tiles_of,
+)
+from fastglow.kernels.nvrtc import Kernel, compile_cubin, driver_version
 
 SOURCES = ("hopper.cuh", "hopper_flow_move.cuh", "hopper_flow.cu")
-WIDTHS = (16, 32, 48, 64, 96, 128, 192)  # places a tile
-LEAST = 3  # stages of weights: with fewer hopper.py is faster
+# Places a tile, by channels: those whose bits were compared on an H100, and no others.
+WIDTHS = {64: (16, 32, 128, 192), 128: (16, 32, 64), 256: (16, 32, 48, 64)}
+PARAMETERS = 12010  # the CUDA from which a kernel takes more than 4,096 bytes: 4.9 kB here
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,8 @@ class FlowShape:
 
     @property
     def tiles(self) -> int:
-        """MT, 64-row tiles of the gate that a warpgroup holds."""
-        return 2 if self.channels % 128 == 0 else 1
+        """MT."""
+        return tiles_of(self.channels)
 
     @property
     def blocks(self) -> int:
@@ -107,27 +114,14 @@ class FlowShape:
 
 def source(shape: FlowShape) -> str:
     """The CUDA C++ of one shape."""
-    kind = "bf16" if shape.bf16 else "f16"
     defines = {
-        "C": shape.channels,
-        "CL": shape.blocks,
-        "MT": shape.tiles,
-        "NT": shape.width,
         "A_STAGES": shape.a_stages,
         "B_STAGES": shape.b_stages,
         "LAYERS": shape.layers,
         "BANDS": shape.bands,
         "MEL_BLOCKS": shape.window // 64,
-        "BF16": int(shape.bf16),
-        "KIND": f'"{kind}"',
     }
-    folder = resources.files("fastglow.kernels")
-    rest = shape.width if shape.tiles == 2 else shape.width // 2
-    return "\n".join(
-        [f"#define {name} {value}" for name, value in defines.items()]
-        + [wgmma("gate", shape.width, kind), wgmma("residual", rest, kind)]
-        + [(folder / name).read_text() for name in SOURCES]
-    )
+    return assembled(shape, defines, SOURCES)
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,17 +139,24 @@ def _kernel(shape: FlowShape, device: int) -> Kernel:
         )
 
 
-def supported(channels: int, given: int, bands: int, window: int) -> bool:
+def supported(channels: int, given: int, taps: int, bands: int, window: int) -> bool:
     """Whether a model has such a kernel where :func:`fastglow.kernels.hopper.supported` says so.
+
+    Published models, up to 256 channels: no others were run.
 
     Args:
         channels: C; 512 would take 256 blocks.
         given: Width of layer 0's input.
+        taps: Of a layer.
         bands: Of the mel, all of whose phases read the same windows.
         window: K, columns of the conditioning.
     """
-    fits = bands % 16 == 0 and window % bands == 0
-    return channels in (64, 128, 256) and given == 64 and fits
+    return channels in WIDTHS and (given, taps, bands, window) == (64, 3, 80, 320)
+
+
+def loads() -> bool:
+    """Whether the driver takes a kernel with so many parameters."""
+    return driver_version() >= PARAMETERS
 
 
 class FusedFlow:
@@ -184,23 +185,23 @@ class FusedFlow:
         self._count = torch.cuda.get_device_properties(self._index).multi_processor_count
         self._channels, self._bf16 = channels, dtype == torch.bfloat16
         self._rest = (layers, bands, window, self._bf16)
-        most = self._count * 64 * max(WIDTHS)  # numbers: every block's channels of its places
+        most = self._count * max(64 * s.tiles * s.width for s in self.shapes())  # numbers
         self._x = torch.zeros((layers - 1, most), dtype=dtype, device=device)
         self._flags: dict[tuple[int, int, int], Tensor] = {}
 
     def shapes(self) -> Iterator[FlowShape]:
         """The widths that this model has, the narrowest first."""
-        for width in WIDTHS:
-            shape = FlowShape(self._channels, width, *self._rest)
-            if shape.a_stages >= LEAST:
-                yield shape
+        for width in WIDTHS[self._channels]:
+            yield FlowShape(self._channels, width, *self._rest)
 
     def shape(self, phases: int, places: int) -> FlowShape | None:
         """The narrowest tiles that all run at once, or None."""
         for shape in self.shapes():
             clusters = phases * -(-places // shape.width)
-            if clusters * shape.blocks <= self._count:
-                return shape if clusters <= _kernel(shape, self._index).clusters else None
+            if clusters * shape.blocks > self._count:
+                continue
+            if clusters <= _kernel(shape, self._index).clusters:
+                return shape
         return None
 
     def warm(self) -> None:
@@ -229,7 +230,8 @@ class FusedFlow:
                 layer i has dilation 2**i.
             start: [C, 64].
             mel: Flat; the window of place n starts at n times the bands, K long.
-            bits: [N / 8] uint8, bit i of byte j set if place 8j + i is inside a row.
+            bits: [N / 8] uint8, bit i of byte j set if place 8j + i is inside a row. The kernel
+                before this one must not write them: they are read while it may still run.
             out: [R, P, 8, N] float32, written.
         """
         phases, places, inputs = given.shape
@@ -264,7 +266,7 @@ class FusedFlow:
             across,
             layers[0]["weight"].shape[1] // inputs,
         )
-        key = (phases, across, nt)  # what counts launches is theirs alone
+        key = (phases, across, nt)  # launches are counted in blocks, so by grids of one size
         if key not in self._flags:
             size = 1 + -(-phases * across // 2)
             self._flags[key] = torch.zeros(size, dtype=torch.int64, device=given.device)

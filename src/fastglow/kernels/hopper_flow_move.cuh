@@ -26,10 +26,12 @@ constexpr int B_BYTES = NT * ROW;
 constexpr int CH = 64 * MT;              // channels of this block
 constexpr int RN = MT == 2 ? NT : NT / 2;  // places a warpgroup has in the residual product
 constexpr int CONSUMERS = 256;
+// Layer 0's residual holds the stages of ``start`` and of all its weights at once.
+static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && B_STAGES >= 2, "the rings would never go on");
 constexpr int FRAMES = NT + 64 * MEL_BLOCKS / BANDS - 1;  // of mel, that the windows of a tile read
 constexpr int MEL_BYTES = BANDS / 8 * FRAMES * 16;
 
-template <int STAGES, bool WEIGHTS> struct Ring {
+template <int STAGES, bool WEIGHTS> struct Ring {  // two types, also where both have as many stages
   int stage = 0;
   u32 parity = 0;
   __device__ __forceinline__ void next() {

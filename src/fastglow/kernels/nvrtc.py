@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import threading
 from typing import Any
 
 from cuda.bindings import driver, nvrtc
@@ -34,6 +35,11 @@ def available() -> bool:
     except RuntimeError:  # the bindings load it at the first call
         return False
     return True
+
+
+def driver_version() -> int:
+    """The newest CUDA that the driver knows, 12010 for 12.1."""
+    return int(checked(driver.cuDriverGetVersion()))
 
 
 def compile_cubin(source: str, architecture: str) -> bytes:
@@ -116,6 +122,7 @@ class Kernel:
         attributes = self._attributes(cluster, together)
         self._config.attrs, self._config.numAttrs = attributes, len(attributes)
         self.cluster = cluster
+        self._lock = threading.Lock()
         count = driver.cuOccupancyMaxActiveClusters(self._function, self._config)
         self.clusters = int(checked(count))
 
@@ -134,10 +141,15 @@ class Kernel:
         return [shape, early, whole] if together else [shape, early]
 
     def launch(self, clusters: int, argument: Any, stream: int) -> None:
-        """Run ``clusters`` clusters with one structure (a ctypes buffer) as the argument."""
-        self._config.gridDimX = self.cluster * clusters
-        self._config.hStream = driver.CUstream(stream)
+        """Run ``clusters`` clusters with one structure (a ctypes buffer) as the argument.
+
+        From any thread: engines of one shape share this kernel, and the driver's call, which lets
+        other threads run, reads the grid and the stream from the one configuration.
+        """
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(argument))
-        checked(
-            driver.cuLaunchKernelEx(self._config, self._function, ctypes.addressof(pointers), 0)
-        )
+        with self._lock:
+            self._config.gridDimX = self.cluster * clusters
+            self._config.hStream = driver.CUstream(stream)
+            checked(
+                driver.cuLaunchKernelEx(self._config, self._function, ctypes.addressof(pointers), 0)
+            )

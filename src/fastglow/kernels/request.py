@@ -47,7 +47,7 @@ def words(
         audio: [B, samples] float32.
         flag: [1] int64, may be page-locked memory of the host. Set to ``call`` if a value is not
             finite: so nobody need clear it.
-        call: A number that no earlier call had.
+        call: A number that no earlier call had, or any but 0 where the flag is cleared.
         within: [N] int64, each place's first sample within its own row, -1 outside utterances.
         target: [N] int64, each place's first sample as an index into ``audio``, -1 where none is
             wanted.

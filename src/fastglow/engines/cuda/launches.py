@@ -46,7 +46,7 @@ def launches(
     for flow, after in zip(flows, [*flows[1:], None], strict=True):
         costs = [_layer_cost(packer, flow, i, steps) for i in range(len(flow.layers))]
         calls = layers.prepare(flow, buffers)
-        if len(calls) == 1:
+        if len(calls) < len(costs):
             flops, bytes_ = zip(*costs, strict=True)
             yield Launch("layers", sum(flops), sum(bytes_), calls[0])
         else:

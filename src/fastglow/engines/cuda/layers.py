@@ -114,12 +114,13 @@ class HopperLayers:
         from fastglow.kernels import hopper, hopper_flow
 
         channels, bands, window = packer.channels, packer.bands, packer.window
+        wn = packer.plan.config.wn
         self._fused = hopper.FusedLayer(channels, dtype, device)
         self._flow: hopper_flow.FusedFlow | None = None
-        phases = packer.plan.conditioning == "phases"
-        if phases and hopper_flow.supported(channels, packer.given, bands, window):
-            layers = packer.plan.config.wn.n_layers
-            self._flow = hopper_flow.FusedFlow(channels, layers, bands, window, dtype, device)
+        size = (channels, packer.given, wn.kernel_size, bands, window)
+        fits = packer.plan.conditioning == "phases" and hopper_flow.supported(*size)
+        if fits and hopper_flow.loads():
+            self._flow = hopper_flow.FusedFlow(channels, wn.n_layers, bands, window, dtype, device)
         self.partials = self._fused.partials
 
     def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:

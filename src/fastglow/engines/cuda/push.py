@@ -2,8 +2,8 @@
 
 A flow looks D frames to both sides, so of its input it reads the n new frames and 2 D older ones,
 and it makes n new frames of the next flow's input, at most D behind its own. Its layers compute all
-n + 2 D: on Hopper a tile of theirs is 96 frames wide at least, so the 16 of a published model come
-for little.
+n + 2 D: on Hopper the time of short inputs hardly depends on their length, so the 16 of a published
+model come for little.
 """
 
 from __future__ import annotations
