@@ -1,6 +1,7 @@
 """The CUDA engine: through Triton's interpreter anywhere, and on the GPU where there is one."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -292,6 +293,26 @@ class TestGpu:
             errors.append(relative(found, expected))
         bar = 1e-5 if precision == "fp32" else BARS[precision]  # it amplifies rounding
         assert float(np.median(errors)) < bar
+
+    @pytest.mark.timeout(60)
+    def test_two_engines_side_by_side_neither_stop_nor_disturb_each_other(self) -> None:
+        """Flows of 256 channels in one launch each, whose blocks wait for one another."""
+        config = replace(WIDE, n_flows=2, wn=WNConfig(n_channels=256))
+        engines = [engine(config, "cuda", "fp16") for _ in range(2)]
+        given = [random_input(config, frames) for frames in (16, 40, 86)]
+        given = [tuple(a.astype(np.float32) for a in pair) for pair in given]
+        alone = [engines[0].infer(mel, z, [mel.shape[2]])[0] for mel, z in given]
+
+        def wrong(k: int) -> int:
+            count = 0
+            for i in range(150):
+                mel, z = given[(i + k) % len(given)]
+                found = engines[k].infer(mel, z, [mel.shape[2]])[0]
+                count += not np.array_equal(found, alone[(i + k) % len(given)])
+            return count
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(wrong, range(2))) == [0, 0]
 
     @pytest.mark.parametrize("precision", BARS)
     def test_batches_buckets_and_pieces_have_the_solo_bits(self, precision: str) -> None:

@@ -87,6 +87,11 @@ __device__ __forceinline__ void store3(u32 from, const TensorMap *map, int c, in
                ::"r"(from), "l"(map), "r"(c), "r"(n), "r"(p) : "memory");
 }
 
+// In the order of the products: the tap in the middle first, which a block may have before the others.
+__device__ __forceinline__ int tap_at(int step, int taps) {
+  return step == 0 ? taps / 2 : step - (step <= taps / 2);
+}
+
 // K-major operand, rows of 128 bytes in the 128-byte swizzle, 8 rows a kilobyte.
 __device__ __forceinline__ u64 operand(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)64 << 32 | (u64)1 << 62;

@@ -1,64 +1,10 @@
 // All layers of a flow in one launch, for sm_90a, where every tile has blocks of its own: short inputs.
 // hopper_flow.py holds the note on the design and puts the defines, mma_gate and mma_residual (wgmma of
-// NT and of RN places), hopper.cuh and hopper_flow_move.cuh before this text.
+// NT and of RN places) and the three headers before this text.
 //
 // Defines: C channels, CL blocks of a cluster share a tile's channels, MT 64-row tiles of the gate a
 // warpgroup, NT places a tile, A_STAGES and B_STAGES of the rings, LAYERS, BANDS of the mel, MEL_BLOCKS of
-// 64 columns of the conditioning, BF16, KIND.
-
-// The output rows of this block's channels; the sums over the layers stay in registers.
-struct Outputs {
-  static constexpr int STEPS = CH / 16, MINE = (NT / 8 + 7) / 8;
-  u32 o[STEPS][2];
-  float sums[MINE][2];
-  __device__ __forceinline__ void load(const Layer &layer, const Block &b, int lane) {
-#pragma unroll
-    for (int k = 0; k < STEPS; ++k) {
-      const u32 *row = layer.output + ((lane >> 2) * C + b.rank * CH + 16 * k) / 2 + (lane & 3);
-      o[k][0] = row[0];
-      o[k][1] = row[4];
-    }
-  }
-  template <bool FIRST>
-  __device__ __forceinline__ void add(const Block &b, int warp, int lane) {
-#pragma unroll
-    for (int m = 0; m < MINE; ++m) {
-      const int j = m * 8 + warp;
-      if (j >= NT / 8) continue;
-      float d0 = 0, d1 = 0, d2 = 0, d3 = 0;
-#pragma unroll
-      for (int k = 0; k < STEPS; k += 2) {
-        const int row = 8 * j + (lane & 7), chunk = (2 * k & 7) + (lane >> 3);
-        const u32 at = b.staging + (k / 4) * B_BYTES + row * ROW + ((chunk ^ (row & 7)) << 4);
-        u32 v[4];
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(at) : "memory");
-#pragma unroll
-        for (int h = 0; h < 2; ++h)
-          asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." KIND "." KIND ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
-                       : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
-                       : "r"(o[k + h][0]), "r"(0), "r"(o[k + h][1]), "r"(v[2 * h]), "r"(v[2 * h + 1]));
-      }
-      sums[m][0] = FIRST ? d0 : added(sums[m][0], d0);
-      sums[m][1] = FIRST ? d1 : added(sums[m][1], d1);
-    }
-  }
-  // As red.global.add in hopper.cu adds, which flushes subnormal numbers.
-  __device__ __forceinline__ static float added(float a, float b) {
-    float sum;
-    asm("add.rn.ftz.f32 %0, %1, %2;" : "=f"(sum) : "f"(a), "f"(b));
-    return sum;
-  }
-  __device__ __forceinline__ void store(const Params &p, const Block &b, int warp, int lane) const {
-    float *out = p.out + ((b.rank * p.P + b.phase) * 8 + (lane >> 2)) * (u64)p.N;
-#pragma unroll
-    for (int m = 0; m < MINE; ++m) {
-      const int j = m * 8 + warp, n = b.place + 8 * j + 2 * (lane & 3);
-      if (j < NT / 8 && n < p.N)  // N is even
-        asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(out + n), "f"(sums[m][0]), "f"(sums[m][1]) : "memory");
-    }
-  }
-};
+// 64 columns of the conditioning, EARLY_BLOCKS of them that come a layer ahead, BF16, KIND.
 
 __device__ __forceinline__ void fence_staging() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -90,19 +36,43 @@ struct Biases {
   }
 };
 
+// Not by assignments, which the compiler knows to be zero: it would put products one after another (C7519).
+__device__ __forceinline__ void clear(float (&acc)[MT][NT / 2]) {
+#pragma unroll
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int j = 0; j < NT / 2; ++j) asm volatile("mov.f32 %0, 0f00000000;" : "=f"(acc[m][j]));
+}
+// A stage of the gate's weights.
+template <typename Inputs>
+__device__ __forceinline__ void multiply(float (&acc)[MT][NT / 2], u32 weights, int group, Inputs inputs) {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int q = 0; q < 4; ++q) mma_gate(acc[m], operand(weights + (group * MT + m) * 64 * ROW + 32 * q), inputs(q));
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// The next layer's gate, as far as it goes without x or stages that the residual needs.
+__device__ __forceinline__ void early(const Block &b, RingA &a, float (&acc)[MT][NT / 2], int group, int thread) {
+  clear(acc);
+  RingA held = a;
+  for (int k = 0; k < EARLY; ++k, a.next()) {
+    b.filled(a);
+    multiply(acc, b.at(a), group, [&](int q) { return windows(b, 4 * k + q); });
+  }
+  if (EARLY) {
+#pragma unroll
+    for (int m = 0; m < MT; ++m) mma_wait_gate(acc[m]);
+  }
+  for (int k = 0; k < EARLY; ++k, held.next()) give(b.a_empty, held.stage, thread);
+}
+
 // Leaves the activations in staging. Stages come back a step late, so that the tensor cores never pause.
-__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int i, Biases &biases, Outputs &outputs, int group, int thread) {
+template <int DONE>  // blocks of the mel that ``acc`` holds
+__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int i, float (&acc)[MT][NT / 2], Biases &biases, Outputs &outputs, int group, int thread) {
   const int lane = thread & 31, warp = thread >> 5, blocks = i ? C / 64 : 1;
-  float acc[MT][NT / 2] = {};
-  auto multiply = [&](auto inputs) {
-    const u32 at = b.at(a);
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-    for (int m = 0; m < MT; ++m)
-#pragma unroll
-      for (int q = 0; q < 4; ++q) mma_gate(acc[m], operand(at + (group * MT + m) * 64 * ROW + 32 * q), inputs(q));
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-  };
   int before_a = -1, before_b = -1;
   auto finished = [&](int stage_a, int stage_b) {  // the step before this one
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
@@ -112,20 +82,20 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, 
     before_b = stage_b;
   };
   wait(b.mel_full, 0);
-  for (int k = 0; k < MEL_BLOCKS; ++k, a.next()) {
+  for (int k = DONE; k < MEL_BLOCKS; ++k, a.next()) {
     b.filled(a);
-    multiply([&](int q) { return windows(b, 4 * k + q); });
+    multiply(acc, b.at(a), group, [&](int q) { return windows(b, 4 * k + q); });
     finished(a.stage, -1);
   }
   biases.load(p.layers[i], b, group, thread);
   outputs.load(p.layers[i], b, lane);
-  for (int tap = 0; tap < p.taps; ++tap)
+  for (int step = 0; step < p.taps; ++step)
     for (int k = 0; k < blocks; ++k, a.next()) {
-      const bool own = is_own(p, b, i, tap, k);
+      const bool own = i > 0 && step == 0 && k / MT == b.rank;  // of the tap in the middle
       const u32 x = own ? b.own + k % MT * B_BYTES : b.at(in);
       b.filled(a);
       if (!own) b.filled(in);
-      multiply([&](int q) { return operand(x + 32 * q); });
+      multiply(acc, b.at(a), group, [&](int q) { return operand(x + 32 * q); });
       finished(a.stage, own ? -1 : in.stage);
       if (!own) in.next();
     }
@@ -200,7 +170,7 @@ struct Residual {
 
 // FIRST: layer 0 (a branch around products would make the compiler put them one after another).
 template <bool FIRST>
-__device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, int i, const Residual &r, const Biases &biases, int thread) {
+__device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, int i, const Residual &r, const Biases &biases, Outputs &outputs, int warp, int thread) {
   float acc[RN / 2] = {};
   RingA held = a;
   const int input = in.stage;
@@ -219,6 +189,7 @@ __device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, in
     r.multiply(acc, b.at(a) + k % 2 * HALF, (own ? b.staging : b.partner) + k % MT * B_BYTES);
     if (k % 2 || k == C / 64 - 1) a.next();
   }
+  outputs.add<FIRST>(b, warp, thread & 31);  // while the tensor cores multiply
   mma_wait_residual(acc);
   for (int n = FIRST + (C / 64 + 1) / 2; n > 0; --n, held.next()) give(b.a_empty, held.stage, thread);
   if (FIRST) give(b.b_empty, input, thread);
@@ -232,21 +203,23 @@ __device__ __forceinline__ void multiply_layers(const Params &p, const Block &b,
   RingB in;
   Biases biases;
   Outputs outputs;
+  float acc[MT][NT / 2];
+  clear(acc);
   if (LAYERS > 1) {
-    gate(p, b, a, in, 0, biases, outputs, group, thread);
+    gate<0>(p, b, a, in, 0, acc, biases, outputs, group, thread);
     named_sync(2, CONSUMERS + 32);
-    residual<true>(b, a, in, 0, r, biases, thread);
-    outputs.add<true>(b, warp, lane);
+    early(b, a, acc, group, thread);
+    residual<true>(b, a, in, 0, r, biases, outputs, warp, thread);
     named_sync(5, CONSUMERS);  // all have read staging, and written own
   }
   for (int i = 1; i < LAYERS - 1; ++i) {
-    gate(p, b, a, in, i, biases, outputs, group, thread);
+    gate<EARLY>(p, b, a, in, i, acc, biases, outputs, group, thread);
     named_sync(2, CONSUMERS + 32);
-    residual<false>(b, a, in, i, r, biases, thread);
-    outputs.add<false>(b, warp, lane);
+    early(b, a, acc, group, thread);
+    residual<false>(b, a, in, i, r, biases, outputs, warp, thread);
     named_sync(5, CONSUMERS);
   }
-  gate(p, b, a, in, LAYERS - 1, biases, outputs, group, thread);
+  gate<(LAYERS > 1 ? EARLY : 0)>(p, b, a, in, LAYERS - 1, acc, biases, outputs, group, thread);
   named_sync(5, CONSUMERS);
   outputs.add<LAYERS == 1>(b, warp, lane);
   outputs.store(p, b, warp, lane);
@@ -311,6 +284,11 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
     asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
     multiply_layers(p, b, group, thread);
   }
-  __syncthreads();
+  if (CL == 2) {  // nobody ends while what it sent is on its way
+    if (threadIdx.x / 32 != 10) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    cluster_sync();
+  } else {
+    __syncthreads();
+  }
   if (threadIdx.x == 0) asm volatile("red.relaxed.gpu.global.add.u64 [%0], 1;" ::"l"(p.done) : "memory");
 }

@@ -26,8 +26,11 @@ constexpr int B_BYTES = NT * ROW;
 constexpr int CH = 64 * MT;              // channels of this block
 constexpr int RN = MT == 2 ? NT : NT / 2;  // places a warpgroup has in the residual product
 constexpr int CONSUMERS = 256;
+constexpr int OTHERS = C / 64 - MT;      // boxes of x that the partner has
+// Blocks of the next layer's mel that are multiplied while the partner's activations are on their way.
+constexpr int EARLY = CL == 2 ? EARLY_BLOCKS : 0;
 // Layer 0's residual holds the stages of ``start`` and of all its weights at once.
-static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && B_STAGES >= 2, "the rings would never go on");
+static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && B_STAGES >= 2 && B_STAGES >= OTHERS, "the rings would never go on");
 constexpr int FRAMES = NT + 64 * MEL_BLOCKS / BANDS - 1;  // of mel, that the windows of a tile read
 constexpr int MEL_BYTES = BANDS / 8 * FRAMES * 16;
 
@@ -37,6 +40,7 @@ template <int STAGES, bool WEIGHTS> struct Ring {  // two types, also where both
   __device__ __forceinline__ void next() {
     if (++stage == STAGES) { stage = 0; parity ^= 1; }
   }
+  __device__ __forceinline__ void skip(int count) { stage = (stage + count) % STAGES; }  // parity is lost
 };
 using RingA = Ring<A_STAGES, true>;
 using RingB = Ring<B_STAGES, false>;  // what they multiply
@@ -77,15 +81,20 @@ __device__ __forceinline__ void await(const u32 *flag, u32 count) {
 // Weights wait for nothing but room.
 __device__ void load_weights(const Params &p, const Block &b) {
   RingA ring;
+  auto load = [&](const TensorMap &map, int first, int column, int count) {
+    for (int k = column; k < column + count; ++k, ring.next()) {
+      const u32 bar = b.take(ring, A_BYTES);
+      load2(b.at(ring), &map, 64 * k, first + b.rank * 2 * CH, bar);
+    }
+  };
+  auto load_mel = [&](int i, int from, int to) { load(p.layers[i].cond, b.phase * 2 * C, from, to - from); };
   for (int i = 0; i < LAYERS; ++i) {
     const Layer &layer = p.layers[i];
-    const int steps = MEL_BLOCKS + p.taps * (i ? C / 64 : 1);
-    for (int k = 0; k < steps; ++k, ring.next()) {
-      const u32 bar = b.take(ring, A_BYTES);
-      if (k < MEL_BLOCKS) load2(b.at(ring), &layer.cond, 64 * k, b.phase * 2 * C + b.rank * 2 * CH, bar);
-      else load2(b.at(ring), &layer.gate, 64 * (k - MEL_BLOCKS), b.rank * 2 * CH, bar);
-    }
+    const int blocks = i ? C / 64 : 1;
+    load_mel(i, i ? EARLY : 0, MEL_BLOCKS);
+    for (int step = 0; step < p.taps; ++step) load(layer.gate, 0, tap_at(step, p.taps) * blocks, blocks);
     if (i == LAYERS - 1) return;
+    load_mel(i + 1, 0, EARLY);
     if (i == 0) {
       const u32 bar = b.take(ring, HALF);
       load2(b.at(ring), &p.start, 0, b.rank * CH, bar);
@@ -107,14 +116,11 @@ struct Tap {  // a dilated tap is another phase of the tile, or the same one som
     phase = at - shift * p.P;
   }
 };
-// x of this block's own tile and channels, which it holds.
-__device__ __forceinline__ bool is_own(const Params &p, const Block &b, int i, int tap, int k) {
-  return i > 0 && tap == p.taps / 2 && k / MT == b.rank;
-}
-
-// Until the blocks whose x this one's taps read have stored it, a tap a lane.
+// Until the blocks whose x this one's taps read have stored it, a tap a lane. The tap in the middle is of
+// the tile itself, whose blocks hold it and give it to each other.
 __device__ __forceinline__ void await_taps(const Params &p, const Block &b, int i, u32 before, int lane) {
   for (int tap = lane; tap < p.taps; tap += 32) {
+    if (tap == p.taps / 2) continue;
     const Tap from(p, b, i, tap);
     const int low = b.place + from.shift, high = low + NT - 1;
     for (int t = low > 0 ? low / NT : 0; t < p.across && t * NT <= high; ++t)
@@ -126,10 +132,12 @@ __device__ __forceinline__ void await_taps(const Params &p, const Block &b, int 
 
 __device__ void load_inputs(const Params &p, const Block &b, int lane) {
   RingB ring;
-  auto planes = [&](const TensorMap *map, int k, int place, int phase) {
-    const u32 bar = b.take(ring);
-    load3(b.at(ring), map, 64 * k, place, phase, bar);
-    ring.next();
+  auto load = [&](int i, int tap, int blocks) {
+    const Tap from(p, b, i, tap);
+    for (int k = 0; k < blocks; ++k, ring.next()) {
+      const u32 bar = b.take(ring);
+      load3(b.at(ring), &p.layers[i].x, 64 * k, b.place + from.shift, from.phase, bar);
+    }
   };
   asm volatile("griddepcontrol.wait;" ::: "memory");
   u64 done;  // of this launch some perhaps, but not all, while this block has not ended
@@ -139,33 +147,40 @@ __device__ void load_inputs(const Params &p, const Block &b, int lane) {
     expect(b.mel_full, MEL_BYTES);
     load3(b.mel, &p.mel, 0, b.place, 0, b.mel_full);
   }
-  for (int i = 0; i < LAYERS; ++i) {
-    const Layer &layer = p.layers[i];
-    if (i) await_taps(p, b, i, before, lane);
-    if (lane == 0) {
-      for (int tap = 0; tap < p.taps; ++tap) {
-        const Tap from(p, b, i, tap);
-        for (int k = 0; k < (i ? C / 64 : 1); ++k)
-          if (!is_own(p, b, i, tap, k)) planes(&layer.x, k, b.place + from.shift, from.phase);
-      }
-      if (i == 0 && LAYERS > 1) planes(&layer.x, 0, b.place, b.phase);
-    }
+  if (lane == 0) {
+    for (int step = 0; step < p.taps; ++step) load(0, tap_at(step, p.taps), 1);
+    if (LAYERS > 1) load(0, p.taps / 2, 1);
+  }
+  __syncwarp();
+  for (int i = 1; i < LAYERS; ++i) {
+    if (lane == 0)
+      for (int k = 0; k < OTHERS; ++k, ring.next()) b.take(ring);  // the partner fills them
+    await_taps(p, b, i, before, lane);
+    if (lane == 0)
+      for (int step = 1; step < p.taps; ++step) load(i, tap_at(step, p.taps), C / 64);
     __syncwarp();
   }
 }
 
-// Gives the partner this block's activations, and the other phases its x.
+// Gives the partner this block's activations and x, and the other phases its x.
 __device__ void store_results(const Params &p, const Block &b, int lane) {
+  RingB theirs;  // the partner's, by the stage where its next layer begins
   if (CL == 2) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
   for (int i = 0; i < LAYERS - 1; ++i) {
     if (CL == 2 && lane == 0) expect(b.sent, MT * B_BYTES);
     named_sync(2, CONSUMERS + 32);
-    // The partner reads them before it stores its x, for which this block waits before the next layer's.
+    // The partner reads them before it gives its x, for which this block waits before the next layer's.
     if (CL == 2 && lane == 0) send(b.partner, b.staging, MT * B_BYTES, b.sent, b.rank ^ 1);
+    theirs.skip(i ? OTHERS + (p.taps - 1) * (C / 64) : p.taps + 1);
     named_sync(4, CONSUMERS + 32);
     if (lane == 0) {
       for (int m = 0; m < MT; ++m) store3(b.own + m * B_BYTES, &p.layers[i + 1].x, b.rank * CH + 64 * m, b.place, b.phase);
-      asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
+      asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+      // Those stages are empty: it gave its activations after the last product of its gate.
+      for (int m = 0; m < OTHERS; ++m, theirs.next())
+        send(b.at(theirs), b.own + m * B_BYTES, B_BYTES, b.b_full + 8 * theirs.stage, b.rank ^ 1);
+      theirs.skip(B_STAGES - OTHERS);
+      asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
       signal(p.flags + b.tile);
     }
     __syncwarp();

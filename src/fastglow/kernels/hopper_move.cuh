@@ -63,12 +63,21 @@ __device__ __forceinline__ u32 take(const Block &b, Ring &ring, int bytes) {
   return bar;
 }
 
+struct Tap {  // of step k of the taps
+  int index, block;  // of 64 columns of the gate's matrix
+  __device__ __forceinline__ Tap(const Params &p, int k) {
+    const int step = k / p.x_blocks;
+    index = tap_at(step, p.taps);
+    block = k + (index - step) * p.x_blocks;
+  }
+};
+
 // Block k of the gate's weights: the mel's, which wait for no other layer, then the taps'.
 __device__ __forceinline__ void load_weights(const Params &p, const Block &b, const Tile &tile, int k, int stage) {
   const u32 bar = b.full + 8 * stage, to = b.at(stage);
   const int rows = b.rank * 128 * MT;
   if (k < p.mel_blocks) load2(to, &p.cond, k * 64, tile.phase * p.cond_rows + rows, bar);
-  else load2(to, &p.gate, (k - p.mel_blocks) * 64, rows, bar);
+  else load2(to, &p.gate, Tap(p, k - p.mel_blocks).block * 64, rows, bar);
 }
 
 // What they multiply: a dilated tap is another phase of the tile, or the same one some places off.
@@ -78,10 +87,10 @@ __device__ __forceinline__ void load_inputs(const Params &p, const Block &b, con
   if (k < p.mel_blocks) {
     share3(to, &p.mel, k * 64, tile.place + part, tile.phase * p.mel_phases, bar, ALL);
   } else {
-    k -= p.mel_blocks;
-    const int tap = k / p.x_blocks, at = tile.phase + (tap - p.taps / 2) * p.dilation;
+    const Tap tap(p, k - p.mel_blocks);
+    const int at = tile.phase + (tap.index - p.taps / 2) * p.dilation;
     const int shift = at >= 0 ? at / p.P : -((p.P - 1 - at) / p.P);
-    share3(to, &p.x_slice, (k - tap * p.x_blocks) * 64, tile.place + shift + part, at - shift * p.P, bar, ALL);
+    share3(to, &p.x_slice, (tap.block - tap.index * p.x_blocks) * 64, tile.place + shift + part, at - shift * p.P, bar, ALL);
   }
 }
 
