@@ -154,8 +154,27 @@ def test_the_shipped_voice_s_recipes_are_what_its_card_says():
         0.02,
         True,
     )
-    last = read_settings(find_voice(None) / "stage-4.toml")
-    check_shapes(load_weights(find_voice(None)).config, last.train)
-    assert (last.train.steps, last.train.batch, last.train.segment) == (1100, 8, 32768)
-    assert (last.train.flows, last.train.products, last.train.muon) == (4, "bf16", False)
-    assert (last.train.loss.hum, last.train.loss.whistles) == (6.0, 1.0)
+    fourth = read_settings(find_voice(None) / "stage-4.toml")
+    check_shapes(load_weights(find_voice(None)).config, fourth.train)
+    assert (fourth.train.steps, fourth.train.batch, fourth.train.segment) == (1100, 8, 32768)
+    assert (fourth.train.flows, fourth.train.products, fourth.train.muon) == (4, "bf16", False)
+    assert (fourth.train.loss.hum, fourth.train.loss.whistles) == (6.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "steps", "flows", "rate", "adversary"),
+    [
+        ("stage-5", "glow-64", 15350, 4, 4e-5, 1.0),
+        ("stage-5-a", "runs/glow-64/voice", 14460, 4, 5e-5, 3.0),
+        ("stage-5-b", "runs/glow-64/voice", 13123, 8, 4e-5, 1.5),
+    ],
+)
+def test_the_last_stage_s_three_recipes_are_what_the_card_says(
+    name: str, init: str, steps: int, flows: int, rate: float, adversary: float
+) -> None:
+    recipe = read_settings(find_voice(None) / f"{name}.toml")
+    check_shapes(load_weights(find_voice(None)).config, recipe.train)
+    train = recipe.train
+    assert (recipe.init, train.steps, train.batch) == (init, steps, 16)
+    assert (train.flows, train.learning_rate, train.muon) == (flows, rate, False)
+    assert (train.adversary.weight, train.loss.hum) == (adversary, 3.0)
