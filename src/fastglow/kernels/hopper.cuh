@@ -1,5 +1,5 @@
 // What sm_90a offers, by its instructions: barriers, the tensor copy engine, wgmma operands, the
-// movement of 8 x 8 matrices. hopper.py and hopper_flow.py put this before their own.
+// movement of 8 x 8 matrices; and the order of the taps. hopper.py and hopper_flow.py put this before their own.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -46,7 +46,7 @@ __device__ __forceinline__ u32 cluster_rank() {
   return r;
 }
 
-// A piece of this block's shared memory to the same address of another block, that one's barrier told.
+// A piece of this block's shared memory to that of another block, whose barrier is told.
 __device__ __forceinline__ void send(u32 to, u32 from, int bytes, u32 bar, u32 block) {
   asm volatile(
       "{\n.reg .b32 there, told;\nmapa.shared::cluster.u32 there, %0, %4;\nmapa.shared::cluster.u32 told, %3, %4;\n"

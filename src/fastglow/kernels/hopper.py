@@ -25,8 +25,9 @@ kernels.
 *Floor.* 256 channels, 27,520 steps: 34.4 GFLOP, 46 us at the 742 TFLOP/s of a large cuBLAS product;
 this takes 58.
 
-*Determinism.* Every element adds its products in the order of K through one kind of instruction,
-whatever NT; each block keeps its own partial sums of the output rows.
+*Determinism.* Every element adds its products in one order (the mel's, the middle tap's, which
+hopper_flow.py has before the others, the other taps'), through one kind of instruction, whatever
+NT; each block keeps its own partial sums of the output rows.
 """
 
 from __future__ import annotations

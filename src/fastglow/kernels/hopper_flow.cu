@@ -54,7 +54,8 @@ __device__ __forceinline__ void multiply(float (&acc)[MT][NT / 2], u32 weights, 
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// The next layer's gate, as far as it goes without x or stages that the residual needs.
+// The next layer's gate, as far as it goes without x. Its stages are given back before the residual, whose
+// weights may need them.
 __device__ __forceinline__ void early(const Block &b, RingA &a, float (&acc)[MT][NT / 2], int group, int thread) {
   clear(acc);
   RingA held = a;

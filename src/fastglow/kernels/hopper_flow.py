@@ -6,24 +6,24 @@ the one before.
 
 *The work of a block.* 64 MT channels of a tile of NT places of one phase, all layers long. Its x
 and its mel stay in shared memory. Two warpgroups multiply; one warp loads weights, which wait for
-nothing and so run ahead into the next layer; one loads the taps; one stores. The two blocks of a
-cluster share a tile of 256 channels and give each other their activations and their x. While
-activations are on their way, the next layer's conditioning begins.
+nothing and so run ahead into the next layer; one loads the mel and the taps; one stores and sends.
+The two blocks of a cluster share a tile of 256 channels and give each other their activations and
+their x. While activations are on their way, the next layer's conditioning begins.
 
 *How blocks wait for one another.* A block adds to its tile's flag when its x is stored, and a tap
 waits for the flags of the tiles that it reads, not for the whole layer. Half of a layer's time can
 pass until then (9,400 of 18,500 clocks), so the tap in the middle, which comes from the cluster
-itself, is multiplied before the others. The flag is released at the
-scope of the GPU: without that, up to 103 of 150 launches read what had not arrived. Every layer has
-its own x, so that none is overwritten while another block reads it. Flags count on from launch to
-launch. All blocks must run at once, so the launch is cooperative.
+itself, is multiplied before the others. The flag is released at the scope of the GPU: without that,
+up to 103 of 150 launches read what had not arrived. Every layer has its own x, so that none is
+overwritten while another block reads it. Flags count on from launch to launch. All blocks must run
+at once, so the launch is cooperative.
 
-*Determinism.* The bits are those of hopper.py: every element adds its products in the order of K,
-and partial sums of the output rows are of the same channels.
+*Determinism.* The bits are those of hopper.py: every element adds its products in the same
+order, and partial sums of the output rows are of the same channels.
 
-*Measured*, H100, 256 channels, 88 places: 89 us a flow, where taps in their order and x through
-the L2 cache alone take 94 and a launch a layer took 109 (64 channels: 37 and 40; 128 places of 256
-channels: 106 and 143, both before the middle tap came first).
+*Measured*, H100, 256 channels, 88 places: 89 us a flow, where taps in their order and the
+partner's x through the L2 cache take 94. Before the middle tap came first, this and a launch a
+layer: 96 places 93 and 109, 128 places 106 and 143, 64 channels 37 and 40.
 
 *Floor.* 25 GFLOP a flow, 34 us at 742 TFLOP/s; 91 MB of weights, 30 us at 3 TB/s.
 """

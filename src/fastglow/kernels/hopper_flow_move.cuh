@@ -30,7 +30,10 @@ constexpr int OTHERS = C / 64 - MT;      // boxes of x that the partner has
 // Blocks of the next layer's mel that are multiplied while the partner's activations are on their way.
 constexpr int EARLY = CL == 2 ? EARLY_BLOCKS : 0;
 // Layer 0's residual holds the stages of ``start`` and of all its weights at once.
-static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && B_STAGES >= 2 && B_STAGES >= OTHERS, "the rings would never go on");
+static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && A_STAGES >= EARLY && B_STAGES >= 2, "the rings would never go on");
+// The partner may still have layer 0's input, in the stage before those where its next layer begins.
+static_assert(B_STAGES > OTHERS, "a stage would be overwritten");
+static_assert(EARLY <= MEL_BLOCKS, "the mel has no more");
 constexpr int FRAMES = NT + 64 * MEL_BLOCKS / BANDS - 1;  // of mel, that the windows of a tile read
 constexpr int MEL_BYTES = BANDS / 8 * FRAMES * 16;
 
@@ -162,7 +165,7 @@ __device__ void load_inputs(const Params &p, const Block &b, int lane) {
   }
 }
 
-// Gives the partner this block's activations and x, and the other phases its x.
+// Gives the partner this block's activations and x, and the other tiles its x.
 __device__ void store_results(const Params &p, const Block &b, int lane) {
   RingB theirs;  // the partner's, by the stage where its next layer begins
   if (CL == 2) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");

@@ -1,7 +1,7 @@
 """The CUDA engine: a batch on one frame axis, flow by flow, in a CUDA graph a bucket of lengths.
 
 Rounding depends on the model, the device, the precision and the conditioning form alone: kernels
-add in the order of K whatever the tile, and every row stands on the axis between zeros.
+add in one order whatever the tile, and every row stands on the axis between zeros.
 """
 
 from __future__ import annotations
