@@ -11,6 +11,7 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installe
 hopper = importlib.import_module("fastglow.kernels.hopper")
 hopper_flow = importlib.import_module("fastglow.kernels.hopper_flow")
 nvrtc = importlib.import_module("fastglow.kernels.nvrtc")
+sm90 = importlib.import_module("fastglow.kernels.sm90")
 FlowShape = hopper_flow.FlowShape
 SIZES = [(c, width) for c, widths in hopper_flow.WIDTHS.items() for width in widths]
 
@@ -25,10 +26,10 @@ def shapes() -> list[object]:
 def test_compiles_to_tensor_core_code_that_stays_in_registers(
     shape: object, tmp_path: Path
 ) -> None:
-    code, report = nvrtc._compile(hopper_flow.source(shape), hopper.ARCHITECTURE)
+    code, report = nvrtc._compile(hopper_flow.source(shape), sm90.ARCHITECTURE)
     assert "C75" not in report  # wgmma made to wait for one another
     assert "0 bytes spill stores, 0 bytes spill loads" in report
-    assert shape.shared_bytes + 1024 <= hopper.SHARED  # type: ignore[attr-defined]
+    assert shape.shared_bytes + 1024 <= sm90.SHARED  # type: ignore[attr-defined]
     lines = machine_code(code, tmp_path)
     assert any("HGMMA" in line for line in lines)
     assert any("UTMALDG" in line for line in lines)

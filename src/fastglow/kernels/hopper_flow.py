@@ -39,15 +39,8 @@ import torch
 from torch import Tensor
 
 from fastglow.kernels.boxes import matrix_map, tensor_map
-from fastglow.kernels.hopper import (
-    ARCHITECTURE,
-    SHARED,
-    THREADS,
-    Launch,
-    assembled,
-    tiles_of,
-)
 from fastglow.kernels.nvrtc import Kernel, compile_cubin, driver_version
+from fastglow.kernels.sm90 import ARCHITECTURE, SHARED, THREADS, Launch, assembled, tiles_of
 
 SOURCES = ("hopper.cuh", "hopper_flow_move.cuh", "hopper_flow_output.cuh", "hopper_flow.cu")
 # Places a tile, by channels: those whose bits were compared on an H100, and no others.
