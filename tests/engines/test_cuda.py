@@ -294,7 +294,7 @@ class TestGpu:
         bar = 1e-5 if precision == "fp32" else BARS[precision]  # it amplifies rounding
         assert float(np.median(errors)) < bar
 
-    @pytest.mark.timeout(60)
+    @pytest.mark.timeout(60, method="thread")  # ends the process: nothing else ends such a launch
     def test_two_engines_side_by_side_neither_stop_nor_disturb_each_other(self) -> None:
         """Flows of 256 channels in one launch each, whose blocks wait for one another."""
         config = replace(WIDE, n_flows=2, wn=WNConfig(n_channels=256))
