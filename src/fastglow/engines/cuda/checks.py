@@ -45,6 +45,14 @@ def check_shapes(
         raise InputError("the mel and the noise must be float32")
 
 
+def indexed(name: str) -> torch.device:
+    """The device with its number: PyTorch looks for a missing one at every call, 15 us each."""
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Name what Triton lacks: it builds its launchers with the system's C compiler.

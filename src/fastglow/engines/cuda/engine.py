@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fastglow.engines.base import NOT_FINITE, Float32, Noise
-from fastglow.engines.cuda.checks import check_shapes, explained
+from fastglow.engines.cuda.checks import check_shapes, explained, indexed
 from fastglow.engines.cuda.graphs import Passes
 from fastglow.engines.cuda.inbox import Requests
 from fastglow.engines.cuda.launches import Launch, holding, launches
@@ -67,7 +67,7 @@ class CudaEngine:
         """
         self.config, self.conditioning = plan.config, plan.conditioning
         self.device, self.precision = device, precision
-        self._plan, self._device = plan, torch.device(device)
+        self._plan, self._device = plan, indexed(device)
         dtype = STORAGE[precision]
         try:
             packer = Packer(plan, precision, self._device)
@@ -162,7 +162,7 @@ class CudaEngine:
             audio = self._narrowing(mel, noise, lengths, samples)
             if check:
                 if self._device.type == "cuda":
-                    torch.cuda.current_stream().synchronize()
+                    torch.cuda.current_stream(self._device).synchronize()
                 if self._flag.item() == self._calls:
                     raise EngineError(NOT_FINITE)
         return audio

@@ -28,12 +28,13 @@ class Mark:
             device: Whose queue.
         """
         on_gpu = device.type == "cuda"
+        self._device = device
         self._event = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def record(self) -> None:
         """Stand behind all that was launched so far."""
         if self._event:
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(self._device))
 
     def wait(self) -> None:
         """Until the device has come here."""
