@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fastglow.config import WaveGlowConfig, WNConfig
+from fastglow.engines.cuda.checks import indexed
 from fastglow.engines.cuda.inbox import SLOTS
 from fastglow.engines.cuda.pieces import axes, bucket, cut
 from fastglow.engines.cuda.room import Room
@@ -166,6 +167,13 @@ def test_tensors_that_do_not_fit_are_refused_before_a_kernel_reads_them(device: 
         with pytest.raises(InputError, match=r"expected|float32"):
             found.infer_device(*case)
     assert found.infer_device(mel, seeds, [5, 1]).shape == noise.shape
+
+
+def test_a_gpu_without_a_number_is_the_one_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert indexed("cuda") == torch.device("cuda", 3)
+    assert indexed("cuda:1") == torch.device("cuda", 1)
+    assert indexed("cpu") == torch.device("cpu")
 
 
 def test_kernels_are_measured_in_one_pass(device: str) -> None:

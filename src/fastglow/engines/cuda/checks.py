@@ -46,7 +46,7 @@ def check_shapes(
 
 
 def indexed(name: str) -> torch.device:
-    """The device with its number: PyTorch looks for a missing one at every call, 15 us each."""
+    """The device with its number, which PyTorch would look for again and again at every call."""
     device = torch.device(name)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
