@@ -1,14 +1,10 @@
-// All layers of a flow in one launch, for sm_90a, where every tile has blocks of its own: short inputs.
+// All layers of some flows in one launch, for sm_90a, where every tile has blocks of its own: short inputs.
 // hopper_flow.py holds the note on the design and puts the defines, mma_gate and mma_residual (wgmma of
-// NT and of RN places) and the three headers before this text.
+// NT and of RN places) and the headers before this text.
 //
 // Defines: C channels, CL blocks of a cluster share a tile's channels, MT 64-row tiles of the gate a
 // warpgroup, NT places a tile, A_STAGES and B_STAGES of the rings, LAYERS, BANDS of the mel, MEL_BLOCKS of
 // 64 columns of the conditioning, EARLY_BLOCKS of them that come a layer ahead, BF16, KIND.
-
-__device__ __forceinline__ void fence_staging() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
 
 // 16 columns of the mel's windows, which overlap: column c of place n is band c % BANDS of frame
 // n + c / BANDS. Frames stand 16 bytes, 8 bands, apart, so that a window one frame on begins 16 bytes on.
@@ -22,15 +18,15 @@ __device__ __forceinline__ u64 windows(const Block &b, int k) {
 // a microsecond or two while the copy engine is at work.
 struct Biases {
   float tanh[MT], sigmoid[MT], low, high;
-  __device__ __forceinline__ void load(const Layer &layer, const Block &b, int group, int thread) {
+  __device__ __forceinline__ void load(const Params &p, const Block &b, int layer, int group, int thread) {
     const int row = (thread >> 5) * 16 + (thread & 31) / 4;
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
-      const float *bias = layer.gate_bias + b.rank * 2 * CH + (group * MT + m) * 64 + row;
+      const float *bias = p.gate_bias + layer * 2 * C + b.rank * 2 * CH + (group * MT + m) * 64 + row;
       tanh[m] = bias[0];
       sigmoid[m] = bias[8];
     }
-    const float *bias = layer.residual_bias + b.rank * CH + (MT == 2 ? group * 64 : 0) + row;
+    const float *bias = p.residual_bias + layer * C + b.rank * CH + (MT == 2 ? group * 64 : 0) + row;
     low = bias[0];
     high = bias[8];
   }
@@ -71,8 +67,7 @@ __device__ __forceinline__ void early(const Block &b, RingA &a, float (&acc)[MT]
 }
 
 // Leaves the activations in staging. Stages come back a step late, so that the tensor cores never pause.
-template <int DONE>  // blocks of the mel that ``acc`` holds
-__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int i, float (&acc)[MT][NT / 2], Biases &biases, Outputs &outputs, int group, int thread) {
+__device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, RingB &in, int flow, int i, float (&acc)[MT][NT / 2], Biases &biases, Outputs &outputs, int group, int thread) {
   const int lane = thread & 31, warp = thread >> 5, blocks = i ? C / 64 : 1;
   int before_a = -1, before_b = -1;
   auto finished = [&](int stage_a, int stage_b) {  // the step before this one
@@ -83,13 +78,13 @@ __device__ __forceinline__ void gate(const Params &p, const Block &b, RingA &a, 
     before_b = stage_b;
   };
   wait(b.mel_full, 0);
-  for (int k = DONE; k < MEL_BLOCKS; ++k, a.next()) {
+  for (int k = i ? EARLY : 0; k < MEL_BLOCKS; ++k, a.next()) {  // but what ``acc`` holds of the mel
     b.filled(a);
     multiply(acc, b.at(a), group, [&](int q) { return windows(b, 4 * k + q); });
     finished(a.stage, -1);
   }
-  biases.load(p.layers[i], b, group, thread);
-  outputs.load(p.layers[i], b, lane);
+  biases.load(p, b, flow * LAYERS + i, group, thread);
+  outputs.load(p, b, flow * LAYERS + i, lane);
   for (int step = 0; step < p.taps; ++step)
     for (int k = 0; k < blocks; ++k, a.next()) {
       const bool own = i > 0 && step == 0 && k / MT == b.rank;  // of the tap in the middle
@@ -171,7 +166,7 @@ struct Residual {
 
 // FIRST: layer 0 (a branch around products would make the compiler put them one after another).
 template <bool FIRST>
-__device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, int i, const Residual &r, const Biases &biases, Outputs &outputs, int warp, int thread) {
+__device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, u32 sent, const Residual &r, const Biases &biases, Outputs &outputs, int warp, int thread) {
   float acc[RN / 2] = {};
   RingA held = a;
   const int input = in.stage;
@@ -186,7 +181,7 @@ __device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, in
   for (int k = 0; k < C / 64; ++k) {
     if (k % 2 == 0) b.filled(a);
     const bool own = k / MT == b.rank;
-    if (CL == 2 && !own) wait(b.sent, i & 1);
+    if (CL == 2 && !own) wait(b.sent, sent & 1);
     r.multiply(acc, b.at(a) + k % 2 * HALF, (own ? b.staging : b.partner) + k % MT * B_BYTES);
     if (k % 2 || k == C / 64 - 1) a.next();
   }
@@ -197,33 +192,32 @@ __device__ __forceinline__ void residual(const Block &b, RingA &a, RingB &in, in
   r.finish<FIRST>(b, acc, biases, thread);
 }
 
-__device__ __forceinline__ void multiply_layers(const Params &p, const Block &b, int group, int thread) {
-  const int warp = group * 4 + (thread >> 5), lane = thread & 31;
-  const Residual r(p, b, group, thread);
+__device__ __forceinline__ void multiply_layers(const Params &p, const Block &b, int group, int index) {
+  const Residual r(p, b, group, index);
   RingA a;
   RingB in;
   Biases biases;
   Outputs outputs;
   float acc[MT][NT / 2];
-  clear(acc);
-  if (LAYERS > 1) {
-    gate<0>(p, b, a, in, 0, acc, biases, outputs, group, thread);
-    named_sync(2, CONSUMERS + 32);
-    early(b, a, acc, group, thread);
-    residual<true>(b, a, in, 0, r, biases, outputs, warp, thread);
-    named_sync(5, CONSUMERS);  // all have read staging, and written own
-  }
-  for (int i = 1; i < LAYERS - 1; ++i) {
-    gate<EARLY>(p, b, a, in, i, acc, biases, outputs, group, thread);
-    named_sync(2, CONSUMERS + 32);
-    early(b, a, acc, group, thread);
-    residual<false>(b, a, in, i, r, biases, outputs, warp, thread);
+  u32 sent = 0;  // how often the partner has sent its activations
+  for (int f = 0; f < p.count; ++f) {
+    const int flow = p.first + f, thread = afresh(index), warp = group * 4 + (thread >> 5), lane = thread & 31;
+    clear(acc);
+    for (int i = 0;; ++i) {
+      gate(p, b, a, in, flow, i, acc, biases, outputs, group, thread);
+      if (i == LAYERS - 1) break;
+      named_sync(2, CONSUMERS + 32);
+      early(b, a, acc, group, thread);
+      if (i == 0) residual<true>(b, a, in, sent++, r, biases, outputs, warp, thread);
+      else residual<false>(b, a, in, sent++, r, biases, outputs, warp, thread);
+      named_sync(5, CONSUMERS);  // all have read staging, and written own
+    }
     named_sync(5, CONSUMERS);
+    outputs.add<false>(b, warp, lane);
+    outputs.store(p, b, f, warp, lane);
+    // None writes staging again before all have read it: the next flow's gate waits for what follows this.
+    named_arrive(7, CONSUMERS + 96);
   }
-  gate<(LAYERS > 1 ? EARLY : 0)>(p, b, a, in, LAYERS - 1, acc, biases, outputs, group, thread);
-  named_sync(5, CONSUMERS);
-  outputs.add<LAYERS == 1>(b, warp, lane);
-  outputs.store(p, b, warp, lane);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant__ Params p) {
@@ -246,11 +240,8 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
   b.tile = blockIdx.x / CL;
   b.phase = b.tile / p.across;
   b.place = b.tile % p.across * NT;
-  if (threadIdx.x >= 352)
-    for (int j = threadIdx.x - 352; j < 4 * LAYERS + 2; j += 32) {
-      const TensorMap *map = j < 4 * LAYERS ? &p.layers[j / 4].gate + j % 4 : &p.start + (j - 4 * LAYERS);
-      asm volatile("prefetch.tensormap [%0];" ::"l"(map));
-    }
+  if (threadIdx.x >= 352 && threadIdx.x < 360)
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&p.gate0 + (threadIdx.x - 352)));
   if (threadIdx.x / 32 == 8) {  // the warp of the weights begins at once
     if (threadIdx.x == 256) {
       for (int s = 0; s < A_STAGES; ++s) {
@@ -276,13 +267,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) flow(const __grid_constant_
   if (CL == 2) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
   const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
   if (group == 2) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(NT == 192 ? 72 : 88));
     if (thread == 0) load_weights(p, b);
-    else if (thread >= 32 && thread < 64) load_inputs(p, b, thread - 32);
-    else if (thread >= 64 && thread < 96) store_results(p, b, thread - 64);
+    else if (thread >= 32) move(p, b, thread / 32 - 1, thread % 32);
     __syncwarp();
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(NT == 192 ? 216 : 208));
     multiply_layers(p, b, group, thread);
   }
   if (CL == 2) {  // nobody ends while what it sent is on its way

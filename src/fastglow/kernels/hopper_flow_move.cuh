@@ -1,23 +1,27 @@
 // What a launch of hopper_flow.cu is told, who knows what, and the three warps that move data: one loads
 // weights, one what they multiply, one stores. hopper_flow.py holds the note on the design.
 
-struct alignas(64) Layer {
-  TensorMap gate;      // [2C, taps * X]     box 64 x 128 MT
-  TensorMap cond;      // [P * 2C, K]        box 64 x 128 MT
-  TensorMap residual;  // [C, C]             box 64 x 64 MT
-  TensorMap x;         // [P, N, X] input    box 64 x NT
-  const float *gate_bias, *residual_bias;
-  const u32 *output;   // [8, C] pairs
-};
 struct alignas(64) Params {
-  Layer layers[LAYERS];
-  TensorMap start;     // [C, 64]            box 64 x 64 MT
-  TensorMap mel;       // [BANDS / 8, frames, 8]  box all of a tile's windows
-  const unsigned char *mask;  // a bit a place
-  float *out;          // [CL, P, 8, N]
+  TensorMap gate0;     // [F * 2C, taps * 64]      box 64 x 128 MT   layer 0 of every flow
+  TensorMap gate;      // [F * (L - 1) * 2C, taps * C]               the other layers
+  TensorMap cond;      // [F * L * P * 2C, K]
+  TensorMap residual;  // [F * L * C, C]           box 64 x 64 MT
+  TensorMap start;     // [F * C, 64]
+  TensorMap given;     // [P, N, 64]               box 64 x NT       layer 0's input of the first flow
+  TensorMap x;         // [2 * (L - 1) * P, N, C]                    the other layers', by parity of the flow
+  TensorMap mel;       // [BANDS / 8, frames, 8]   box all of a tile's windows
+  const float *gate_bias, *residual_bias;  // [F, L, 2C], [F, L, C]
+  const u32 *output;         // [F, L, 8, C] pairs
+  const float *output_bias;  // [F, 8]
+  const float *inverse;      // [F, 8, 8], its last rows and columns
+  const int *kinds;          // [F, 2] channels of the coupling, whether its halves are swapped
+  const unsigned char *mask; // a bit a place
+  float *out[2];             // [CL, P, 8, N] the last flow's, and in turn
+  float *planes[3];          // [P, G, N] what the last flow's coupling reads, and in turn
   u64 *done;           // blocks that have ended, of all launches so far
-  u32 *flags;          // a tile: how often its blocks have stored x, in all launches so far
+  u32 *flags;          // a tile: how often its blocks have stored x or out, in all launches so far
   int N, P, across, taps;  // across: tiles of a phase
+  int first, count, group; // flows of this launch; G
 };
 
 constexpr int A_BYTES = 128 * MT * ROW;  // gate rows of this block
@@ -30,7 +34,8 @@ constexpr int OTHERS = C / 64 - MT;      // boxes of x that the partner has
 // Blocks of the next layer's mel that are multiplied while the partner's activations are on their way.
 constexpr int EARLY = CL == 2 ? EARLY_BLOCKS : 0;
 // Layer 0's residual holds the stages of ``start`` and of all its weights at once.
-static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && A_STAGES >= EARLY && B_STAGES >= 2, "the rings would never go on");
+static_assert(A_STAGES >= 1 + (C / 64 + 1) / 2 && A_STAGES >= EARLY, "the ring would never go on");
+static_assert(B_STAGES >= 4 && LAYERS > 1, "layer 0's inputs are written at once");
 // The partner may still have layer 0's input, in the stage before those where its next layer begins.
 static_assert(B_STAGES > OTHERS, "a stage would be overwritten");
 static_assert(EARLY <= MEL_BLOCKS, "the mel has no more");
@@ -43,7 +48,11 @@ template <int STAGES, bool WEIGHTS> struct Ring {  // two types, also where both
   __device__ __forceinline__ void next() {
     if (++stage == STAGES) { stage = 0; parity ^= 1; }
   }
-  __device__ __forceinline__ void skip(int count) { stage = (stage + count) % STAGES; }  // parity is lost
+  __device__ __forceinline__ void skip(int count) {
+    stage += count;
+    parity ^= stage / STAGES & 1;
+    stage %= STAGES;
+  }
 };
 using RingA = Ring<A_STAGES, true>;
 using RingB = Ring<B_STAGES, false>;  // what they multiply
@@ -81,32 +90,44 @@ __device__ __forceinline__ void await(const u32 *flag, u32 count) {
   while ((int)(found - count) < 0);  // both wrap around
 }
 
-// Weights wait for nothing but room.
+// Keeps the compiler from holding in registers, over a loop, what follows from it.
+__device__ __forceinline__ int afresh(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
+__device__ __forceinline__ void fence_staging() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Weights wait for nothing but room, so they run ahead into the next layer and the next flow.
 __device__ void load_weights(const Params &p, const Block &b) {
   RingA ring;
-  auto load = [&](const TensorMap &map, int first, int column, int count) {
+  auto load = [&](const TensorMap &map, int matrix, int column, int count) {  // of 2C rows each
     for (int k = column; k < column + count; ++k, ring.next()) {
       const u32 bar = b.take(ring, A_BYTES);
-      load2(b.at(ring), &map, 64 * k, first + b.rank * 2 * CH, bar);
+      load2(b.at(ring), &map, 64 * k, matrix * 2 * C + b.rank * 2 * CH, bar);
     }
   };
-  auto load_mel = [&](int i, int from, int to) { load(p.layers[i].cond, b.phase * 2 * C, from, to - from); };
-  for (int i = 0; i < LAYERS; ++i) {
-    const Layer &layer = p.layers[i];
-    const int blocks = i ? C / 64 : 1;
-    load_mel(i, i ? EARLY : 0, MEL_BLOCKS);
-    for (int step = 0; step < p.taps; ++step) load(layer.gate, 0, tap_at(step, p.taps) * blocks, blocks);
-    if (i == LAYERS - 1) return;
-    load_mel(i + 1, 0, EARLY);
-    if (i == 0) {
-      const u32 bar = b.take(ring, HALF);
-      load2(b.at(ring), &p.start, 0, b.rank * CH, bar);
-      ring.next();
-    }
-    for (int k = 0; k < C / 64; k += 2, ring.next()) {  // two blocks of columns a stage
-      const int count = k + 1 < C / 64 ? 2 : 1;
-      const u32 bar = b.take(ring, count * HALF);
-      for (int j = 0; j < count; ++j) load2(b.at(ring) + j * HALF, &layer.residual, 64 * (k + j), b.rank * CH, bar);
+  for (int flow = p.first; flow < p.first + p.count; ++flow) {
+    auto load_mel = [&](int i, int from, int to) { load(p.cond, (flow * LAYERS + i) * p.P + b.phase, from, to - from); };
+    for (int i = 0; i < LAYERS; ++i) {
+      const int blocks = i ? C / 64 : 1;
+      load_mel(i, i ? EARLY : 0, MEL_BLOCKS);
+      for (int step = 0; step < p.taps; ++step)
+        load(i ? p.gate : p.gate0, i ? flow * (LAYERS - 1) + i - 1 : flow, tap_at(step, p.taps) * blocks, blocks);
+      if (i == LAYERS - 1) break;
+      load_mel(i + 1, 0, EARLY);
+      if (i == 0) {
+        const u32 bar = b.take(ring, HALF);
+        load2(b.at(ring), &p.start, 0, flow * C + b.rank * CH, bar);
+        ring.next();
+      }
+      for (int k = 0; k < C / 64; k += 2, ring.next()) {  // two blocks of columns a stage
+        const int count = k + 1 < C / 64 ? 2 : 1, row = (flow * LAYERS + i) * C + b.rank * CH;
+        const u32 bar = b.take(ring, count * HALF);
+        for (int j = 0; j < count; ++j) load2(b.at(ring) + j * HALF, &p.residual, 64 * (k + j), row, bar);
+      }
     }
   }
 }
@@ -119,73 +140,42 @@ struct Tap {  // a dilated tap is another phase of the tile, or the same one som
     phase = at - shift * p.P;
   }
 };
-// Until the blocks whose x this one's taps read have stored it, a tap a lane. The tap in the middle is of
-// the tile itself, whose blocks hold it and give it to each other.
-__device__ __forceinline__ void await_taps(const Params &p, const Block &b, int i, u32 before, int lane) {
-  for (int tap = lane; tap < p.taps; tap += 32) {
-    if (tap == p.taps / 2) continue;
-    const Tap from(p, b, i, tap);
-    const int low = b.place + from.shift, high = low + NT - 1;
-    for (int t = low > 0 ? low / NT : 0; t < p.across && t * NT <= high; ++t)
-      await(p.flags + from.phase * p.across + t, before + CL * i);
-  }
+// What a tap reads, until its blocks have stored it.
+__device__ __forceinline__ void await_tap(const Params &p, const Block &b, const Tap &from, u32 count) {
+  const int low = b.place + from.shift, high = low + NT - 1;
+  for (int t = low > 0 ? low / NT : 0; t < p.across && t * NT <= high; ++t)
+    await(p.flags + from.phase * p.across + t, count);
+}
+// x, a tap a lane. The tap in the middle is of the tile itself, whose blocks hold it and give it to each other.
+__device__ __forceinline__ void await_taps(const Params &p, const Block &b, int i, u32 count, int lane) {
+  for (int tap = lane; tap < p.taps; tap += 32)
+    if (tap != p.taps / 2) await_tap(p, b, Tap(p, b, i, tap), count);
   __syncwarp();
   asm volatile("fence.proxy.async;" ::: "memory");
 }
 
-__device__ void load_inputs(const Params &p, const Block &b, int lane) {
-  RingB ring;
-  auto load = [&](int i, int tap, int blocks) {
-    const Tap from(p, b, i, tap);
-    for (int k = 0; k < blocks; ++k, ring.next()) {
-      const u32 bar = b.take(ring);
-      load3(b.at(ring), &p.layers[i].x, 64 * k, b.place + from.shift, from.phase, bar);
-    }
-  };
+constexpr int SIGNALS = CL * LAYERS;  // of a flow to a tile's flag: each block's x of all layers but the first, and out
+// The flag of this block's tile, before this launch. The kernel before has ended then.
+__device__ __forceinline__ u32 flags_before(const Params &p) {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   u64 done;  // of this launch some perhaps, but not all, while this block has not ended
   asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(done) : "l"(p.done) : "memory");
-  const u32 before = (u32)(done / gridDim.x) * (CL * (LAYERS - 1));
-  if (lane == 0) {
-    expect(b.mel_full, MEL_BYTES);
-    load3(b.mel, &p.mel, 0, b.place, 0, b.mel_full);
-  }
-  if (lane == 0) {
-    for (int step = 0; step < p.taps; ++step) load(0, tap_at(step, p.taps), 1);
-    if (LAYERS > 1) load(0, p.taps / 2, 1);
-  }
-  __syncwarp();
-  for (int i = 1; i < LAYERS; ++i) {
-    if (lane == 0)
-      for (int k = 0; k < OTHERS; ++k, ring.next()) b.take(ring);  // the partner fills them
-    await_taps(p, b, i, before, lane);
-    if (lane == 0)
-      for (int step = 1; step < p.taps; ++step) load(i, tap_at(step, p.taps), C / 64);
-    __syncwarp();
-  }
+  return (u32)(done / gridDim.x) * p.count * SIGNALS;
 }
-
-// Gives the partner this block's activations and x, and the other tiles its x.
-__device__ void store_results(const Params &p, const Block &b, int lane) {
-  RingB theirs;  // the partner's, by the stage where its next layer begins
-  if (CL == 2) asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-  for (int i = 0; i < LAYERS - 1; ++i) {
-    if (CL == 2 && lane == 0) expect(b.sent, MT * B_BYTES);
-    named_sync(2, CONSUMERS + 32);
-    // The partner reads them before it gives its x, for which this block waits before the next layer's.
-    if (CL == 2 && lane == 0) send(b.partner, b.staging, MT * B_BYTES, b.sent, b.rank ^ 1);
-    theirs.skip(i ? OTHERS + (p.taps - 1) * (C / 64) : p.taps + 1);
-    named_sync(4, CONSUMERS + 32);
-    if (lane == 0) {
-      for (int m = 0; m < MT; ++m) store3(b.own + m * B_BYTES, &p.layers[i + 1].x, b.rank * CH + 64 * m, b.place, b.phase);
-      asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-      // Those stages are empty: it gave its activations after the last product of its gate.
-      for (int m = 0; m < OTHERS; ++m, theirs.next())
-        send(b.at(theirs), b.own + m * B_BYTES, B_BYTES, b.b_full + 8 * theirs.stage, b.rank ^ 1);
-      theirs.skip(B_STAGES - OTHERS);
-      asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-      signal(p.flags + b.tile);
-    }
-    __syncwarp();
-  }
+// All have stored out, and given back all stages.
+__device__ __forceinline__ void flow_ended(const Params &p, const Block &b, int warp, int lane) {
+  __syncwarp();
+  named_sync(7, CONSUMERS + 96);
+  if (warp == 1 && lane == 0) signal(p.flags + b.tile);
+}
+// Where what flow f multiplies begins.
+__device__ __forceinline__ RingB start_of(const Params &p, int f) {
+  RingB ring;
+  ring.skip(f * (p.taps + 1 + (LAYERS - 1) * (OTHERS + (p.taps - 1) * (C / 64))));
+  return ring;
+}
+// Which x a layer reads. Two sets suffice: a tile that has ended flow f + 1 has awaited, at every layer, just
+// those tiles that read its x there, so they had ended flow f. Hence x of flow f + 2 may stand in its place.
+__device__ __forceinline__ int plane_of(const Params &p, int f, int i, int phase) {
+  return ((f & 1) * (LAYERS - 1) + i - 1) * p.P + phase;
 }

@@ -5,10 +5,10 @@ struct Outputs {
   static constexpr int STEPS = CH / 16, MINE = (NT / 8 + 7) / 8;
   u32 o[STEPS][2];
   float sums[MINE][2];
-  __device__ __forceinline__ void load(const Layer &layer, const Block &b, int lane) {
+  __device__ __forceinline__ void load(const Params &p, const Block &b, int layer, int lane) {
 #pragma unroll
     for (int k = 0; k < STEPS; ++k) {
-      const u32 *row = layer.output + ((lane >> 2) * C + b.rank * CH + 16 * k) / 2 + (lane & 3);
+      const u32 *row = p.output + ((layer * 8 + (lane >> 2)) * C + b.rank * CH + 16 * k) / 2 + (lane & 3);
       o[k][0] = row[0];
       o[k][1] = row[4];
     }
@@ -43,8 +43,8 @@ struct Outputs {
     asm("add.rn.ftz.f32 %0, %1, %2;" : "=f"(sum) : "f"(a), "f"(b));
     return sum;
   }
-  __device__ __forceinline__ void store(const Params &p, const Block &b, int warp, int lane) const {
-    float *out = p.out + ((b.rank * p.P + b.phase) * 8 + (lane >> 2)) * (u64)p.N;
+  __device__ __forceinline__ void store(const Params &p, const Block &b, int f, int warp, int lane) const {
+    float *out = p.out[(p.count - 1 - f) % 2] + ((b.rank * p.P + b.phase) * 8 + (lane >> 2)) * (u64)p.N;
 #pragma unroll
     for (int m = 0; m < MINE; ++m) {
       const int j = m * 8 + warp, n = b.place + 8 * j + 2 * (lane & 3);

@@ -37,11 +37,6 @@ def available() -> bool:
     return True
 
 
-def driver_version() -> int:
-    """The newest CUDA that the driver knows, 12010 for 12.1."""
-    return int(checked(driver.cuDriverGetVersion()))
-
-
 def compile_cubin(source: str, architecture: str) -> bytes:
     """Machine code of one source, from the disk if it was compiled before.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from torch import Tensor
@@ -42,17 +44,25 @@ def launches(
         buffers: What they work on.
         steps: That count.
     """
-    yield from _beginning(packer, flows[0], buffers, steps)
-    for flow, after in zip(flows, [*flows[1:], None], strict=True):
-        costs = [_layer_cost(packer, flow, i, steps) for i in range(len(flow.layers))]
-        calls = layers.prepare(flow, buffers)
-        if len(calls) < len(costs):
-            flops, bytes_ = zip(*costs, strict=True)
-            yield Launch("layers", sum(flops), sum(bytes_), calls[0])
-        else:
-            for (flop, moved), call in zip(costs, calls, strict=True):
+    found = layers.together(flows, buffers)
+    source = buffers.planes if found is None else found[0]
+    yield from _beginning(packer, flows[0], replace(buffers, planes=source), steps)
+    costs = [[_layer_cost(packer, flow, i, steps) for i in range(len(flow.layers))]
+             for flow in flows]  # fmt: skip
+    couplings = [
+        _coupling(packer, flow, after, buffers, steps)
+        for flow, after in zip(flows, [*flows[1:], None], strict=True)
+    ]
+    if found is not None:
+        inner = [(launch.flop, launch.bytes) for launch in couplings[:-1]]
+        flops, bytes_ = zip(*chain(*costs, inner), strict=True)
+        yield Launch("layers", sum(flops), sum(bytes_), found[1])
+        yield couplings[-1]
+    else:
+        for flow, cost, last in zip(flows, costs, couplings, strict=True):
+            for (flop, moved), call in zip(cost, layers.prepare(flow, buffers), strict=True):
                 yield Launch("layer", flop, moved, call)
-        yield _coupling(packer, flow, after, buffers, steps)
+            yield last
     moved = 8.0 * steps * buffers.planes.shape[1]
     yield Launch("collect", 0.0, moved, partial(collect, buffers.request, buffers.planes))
 

@@ -61,6 +61,19 @@ class Layers(Protocol):
         """Calls that launch its layers: one a layer, or one for all."""
         ...
 
+    def together(self, flows: Sequence[PackedFlow], buffers: Buffers) -> tuple[Tensor, Call] | None:
+        """One launch of flows that follow one another, with the coupling between them.
+
+        Args:
+            flows: In the order in which they run; the last one's coupling is left to do.
+            buffers: What they work on.
+
+        Returns:
+            The planes that the first of them reads, for which the last leaves ``planes`` of the
+            buffers, and the launch; None if there is no such kernel for so many places.
+        """
+        ...
+
     def warm(self) -> None:
         """Compile what is otherwise compiled for the first input of its length."""
         ...
@@ -80,6 +93,10 @@ class TritonLayers:
     def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
         return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
+
+    def together(self, flows: Sequence[PackedFlow], buffers: Buffers) -> tuple[Tensor, Call] | None:
+        """See :class:`Layers`."""
+        return None
 
     def warm(self) -> None:
         """See :class:`Layers`: nothing, a kernel serves all lengths."""
@@ -104,7 +121,7 @@ class TritonLayers:
 
 
 class HopperLayers:
-    """All of a layer in one launch; of short inputs, all layers of a flow."""
+    """All of a layer in one launch; of short inputs, all layers of all flows."""
 
     needs_acts = False
     name = "fused for sm_90"
@@ -114,31 +131,38 @@ class HopperLayers:
         from fastglow.kernels import hopper, hopper_flow
 
         channels, bands, window = packer.channels, packer.bands, packer.window
-        wn = packer.plan.config.wn
+        config = packer.plan.config
         self._fused = hopper.FusedLayer(channels, dtype, device)
         self._flow: hopper_flow.FusedFlow | None = None
-        size = (channels, packer.given, wn.kernel_size, bands, window)
-        fits = packer.plan.conditioning == "phases" and hopper_flow.supported(*size)
-        if fits and hopper_flow.loads():
-            self._flow = hopper_flow.FusedFlow(channels, wn.n_layers, bands, window, dtype, device)
+        wn = config.wn
+        size = (channels, packer.given, wn.kernel_size, wn.n_layers, bands, window)
+        if packer.plan.conditioning == "phases" and hopper_flow.supported(*size):
+            self._flow = hopper_flow.FusedFlow(packer.stacked, config.n_group, bands)
         self.partials = self._fused.partials
 
     def prepare(self, flow: PackedFlow, buffers: Buffers) -> Sequence[Call]:
         """See :class:`Layers`."""
-        shape = self._flow.shape(*buffers.given.shape[:2]) if self._flow else None
-        if self._flow is None or shape is None:
+        found = self.together([flow], buffers)
+        if found is None:
             return [self._layer(flow, i, buffers) for i in range(len(flow.layers))]
+        return [found[1]]
+
+    def together(self, flows: Sequence[PackedFlow], buffers: Buffers) -> tuple[Tensor, Call] | None:
+        """See :class:`Layers`."""
         b = buffers
+        shape = self._flow.shape(*b.given.shape[:2]) if self._flow else None
+        if self._flow is None or shape is None:
+            return None
         launch = self._flow.prepare(
             shape,
+            flows=(flows[0].index, len(flows)),
             given=b.given,
-            layers=[_weights(layer) for layer in flow.layers],
-            start=flow.start,
             mel=b.mel,
             bits=b.bits,
             out=b.out,
+            planes=b.planes,
         )
-        return [launch]
+        return self._flow.source(b.planes, len(flows)), launch
 
     def warm(self) -> None:
         """See :class:`Layers`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastglow.engines.base import padded
 from fastglow.kernels.common import STORAGE, Products, narrowed
+from fastglow.kernels.stacked import Stacked
 from fastglow.plan import Plan
 
 Float64 = NDArray[np.float64]
@@ -46,6 +47,7 @@ class PackedFlow:
     """One flow.
 
     Attributes:
+        index: In the order in which flows run, and so in :attr:`Packer.stacked`.
         channels: n.
         swapped: The second half conditions the first.
         layers: WN's layers.
@@ -54,6 +56,7 @@ class PackedFlow:
         inverse: [n, n] float32.
     """
 
+    index: int
     channels: int
     swapped: bool
     layers: tuple[PackedLayer, ...]
@@ -73,6 +76,7 @@ class Packer:
         rows: O, output rows, the same for all flows.
         bands: Mel bands padded to a multiple of 8, the distance of two mel windows.
         window: K, columns of the conditioning.
+        stacked: The weights of all flows, of which the packed ones are parts.
     """
 
     def __init__(self, plan: Plan, products: Products, device: torch.device) -> None:
@@ -98,6 +102,18 @@ class Packer:
         else:
             columns = config.n_mel_channels * config.n_group
         self.window = padded(columns, 64)
+        self.stacked = Stacked.zeros(
+            config.n_flows,
+            config.wn.n_layers,
+            channels=self.channels,
+            taps=config.wn.kernel_size,
+            given=self.given,
+            phases=config.phases if plan.conditioning == "phases" else 1,
+            window=self.window,
+            rows=self.rows,
+            dtype=self._dtype,
+            device=device,
+        )
 
     def flow(self, k: int) -> PackedFlow:
         """Flow ``k``."""
@@ -106,31 +122,38 @@ class Packer:
         gates = [self._double(gate) for gate in plan.gate]
         weights = [self._slots(gates[0][..., :-1], gates[0][..., -1])]
         weights += [self._stored(self._pad(gate, -1, c)) for gate in gates[1:]]
-        residual = torch.zeros(count, c, c, dtype=self._dtype, device=self._device)
-        residual_bias = torch.zeros(count, c, device=self._device)
-        output = torch.zeros(count, self.rows, c, dtype=self._dtype, device=self._device)
-        residual[:-1, :width, :width] = self._stored(self._double(plan.residual))
-        residual_bias[:-1, :width] = self._double(plan.residual_bias)
-        output[:, : plan.channels, :width] = self._stored(self._double(plan.output))
+        stacked, at = self.stacked, self.plan.config.n_flows - 1 - k
+        for i in range(count):
+            stacked.weight(at, i)[:] = self._gate_rows(weights[i]).flatten(1)
+            stacked.bias[at, i] = self._gate_rows(self._double(plan.gate_bias[i]))
+            stacked.cond[at, i] = self._conditioning(plan.conditioning[i])
+        stacked.residual[at, :-1, :width, :width] = self._stored(self._double(plan.residual))
+        stacked.residual_bias[at, :-1, :width] = self._double(plan.residual_bias)
+        stacked.output[at, :, : plan.channels, :width] = self._stored(self._double(plan.output))
+        start = self._slots(self._double(plan.start), self._double(plan.start_bias))
+        stacked.start[at] = self._pad(start, 0, c)
+        output_bias = self._double(plan.output_bias).float()
+        inverse = self._double(plan.inverse).float()
+        stacked.couple(at, output_bias, inverse, swapped=plan.swapped)
         layers = tuple(
             PackedLayer(
-                weight=self._gate_rows(weights[i]).flatten(1),
-                bias=self._gate_rows(self._double(plan.gate_bias[i])).float(),
-                cond=self._conditioning(plan.conditioning[i]),
-                residual=residual[i],
-                residual_bias=residual_bias[i],
-                output=output[i],
+                weight=stacked.weight(at, i),
+                bias=stacked.bias[at, i],
+                cond=stacked.cond[at, i],
+                residual=stacked.residual[at, i],
+                residual_bias=stacked.residual_bias[at, i],
+                output=stacked.output[at, i],
             )
             for i in range(count)
         )
-        start = self._slots(self._double(plan.start), self._double(plan.start_bias))
         return PackedFlow(
+            index=at,
             channels=plan.channels,
             swapped=plan.swapped,
             layers=layers,
-            start=self._pad(start, 0, c),
-            output_bias=self._double(plan.output_bias).float(),
-            inverse=self._double(plan.inverse).float(),
+            start=stacked.start[at],
+            output_bias=output_bias,
+            inverse=inverse,
         )
 
     def _double(self, array: Float64) -> Tensor:
