@@ -1,7 +1,6 @@
 """The CUDA engine: through Triton's interpreter anywhere, and on the GPU where there is one."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,13 +15,12 @@ from fastglow.engines.cuda.pieces import axes, bucket, cut
 from fastglow.engines.cuda.room import Room
 from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
-from fastglow.plan import Plan
 from fastglow.plan.evaluate import evaluate
 from fastglow.vocoder import Vocoder
-from fastglow.voices import FOLDER
 
 import interpreter
-from models import ODD, RAGGED, TINY, random_input, random_weights
+from cuda_engines import engine, relative
+from models import ODD, RAGGED, TINY, random_input
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -43,20 +41,7 @@ MODELS = {
     ),
     **{name: ODD[name] for name in ("kernel of 1, hop of one step", "dilation over many frames")},
 }
-WIDE = WaveGlowConfig(wn=WNConfig(n_channels=64))  # the fused layers' smallest
-BARS = {"fp32": 1e-6, "tf32": 2e-3, "fp16": 2e-3, "bf16": 1.5e-2}
-
-
-def engine(config: WaveGlowConfig, device: str, precision: str = "fp32", **more: object):
-    from fastglow.engines.cuda.engine import CudaEngine
-
-    form = more.pop("form", "phases" if config.has_phases else "published")
-    plan = Plan(random_weights(config), form)  # type: ignore[arg-type]
-    return CudaEngine(plan, precision=precision, device=device, **more)  # type: ignore[arg-type]
-
-
-def relative(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+BAR = 1e-6  # in fp32
 
 
 @pytest.mark.parametrize("form", ["phases", "published"])
@@ -65,14 +50,14 @@ def test_equals_the_plan_in_float64(config: WaveGlowConfig, form: str, device: s
     mel, z = random_input(config, 3)
     found = engine(config, device, form=form)
     audio = found.infer(mel.astype(np.float32), (0.6 * z).astype(np.float32), [3])
-    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BARS["fp32"]
+    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BAR
 
 
 def test_a_ragged_hop_runs_step_by_step(device: str) -> None:
     mel, z = random_input(RAGGED, 2)
     found = engine(RAGGED, device)
     audio = found.infer(mel.astype(np.float32), (0.6 * z).astype(np.float32), [2])
-    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BARS["fp32"]
+    assert relative(audio[0], evaluate(found._plan, mel[0], z[0], 0.6)) < BAR
 
 
 def test_every_launch_is_listed_with_its_cost(device: str) -> None:
@@ -274,90 +259,3 @@ def test_cuda_without_a_gpu_says_what_is_missing() -> None:
     device = "cuda:999" if torch.cuda.is_available() else "cuda"
     with pytest.raises(EngineError, match=r"device='cuda.*cpu' needs no GPU"):
         Vocoder.load(device=device)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-class TestGpu:
-    """What needs real tensor cores, graphs and memory."""
-
-    @pytest.mark.parametrize("precision", BARS)
-    def test_the_shipped_voice_is_within_the_bars(self, precision: str) -> None:
-        """In the median of nine seeds: one alone says little, errors vary tenfold with it."""
-        from fastglow.bench.model import stored_model
-        from fastglow.bench.published import placed, published_graph
-
-        v = Vocoder.load(device="cuda", precision=precision)  # type: ignore[arg-type]
-        weights = stored_model("glow-64").weights
-        graph = placed(published_graph(weights), "cuda", torch.float64).double()
-        mel = np.load(FOLDER / "demo" / "mel.npy").astype(np.float32)
-        errors = []
-        for seed in range(9):
-            z = (0.6 * normal(seed, v.config.samples(mel.shape[1]))).astype(np.float32)
-            given = (torch.from_numpy(a[None]).to("cuda", torch.float64) for a in (mel, z))
-            with torch.inference_mode():
-                expected = graph(*given)[0].cpu().numpy()
-            found = v.engine.infer(mel[None], z[None], [mel.shape[1]])[0]
-            errors.append(relative(found, expected))
-        bar = 1e-5 if precision == "fp32" else BARS[precision]  # it amplifies rounding
-        assert float(np.median(errors)) < bar
-
-    @pytest.mark.timeout(60, method="thread")  # ends the process: nothing else ends such a launch
-    def test_two_engines_side_by_side_neither_stop_nor_disturb_each_other(self) -> None:
-        """Flows of 256 channels in one launch each, whose blocks wait for one another."""
-        config = replace(WIDE, n_flows=2, wn=WNConfig(n_channels=256))
-        engines = [engine(config, "cuda", "fp16") for _ in range(2)]
-        given = [random_input(config, frames) for frames in (16, 40, 86)]
-        given = [tuple(a.astype(np.float32) for a in pair) for pair in given]
-        alone = [engines[0].infer(mel, z, [mel.shape[2]])[0] for mel, z in given]
-
-        def wrong(k: int) -> int:
-            count = 0
-            for i in range(150):
-                mel, z = given[(i + k) % len(given)]
-                found = engines[k].infer(mel, z, [mel.shape[2]])[0]
-                count += not np.array_equal(found, alone[(i + k) % len(given)])
-            return count
-
-        with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(wrong, range(2))) == [0, 0]
-
-    @pytest.mark.parametrize("precision", BARS)
-    def test_batches_buckets_and_pieces_have_the_solo_bits(self, precision: str) -> None:
-        full = engine(WIDE, "cuda", precision)
-        small = engine(WIDE, "cuda", precision, widest=512)
-        mel, z = (a.astype(np.float32) for a in random_input(WIDE, 700, rows=3))
-        lengths = [700, 33, 401]
-        batch = full.infer(mel, z, lengths)
-        np.testing.assert_array_equal(batch, small.infer(mel, z, lengths))
-        for row, count in enumerate(lengths):
-            size = WIDE.samples(count)
-            alone = full.infer(
-                mel[row : row + 1, :, :count].copy(), z[row : row + 1, :size].copy(), [count]
-            )
-            np.testing.assert_array_equal(batch[row, :size], alone[0])
-
-    def test_graphs_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        mel = random_input(WIDE, 90)[0].astype(np.float32)
-        with_graphs = engine(WIDE, "cuda", "fp16").infer(mel, SeededNoise((1,), 0.6), [90])
-        monkeypatch.setenv("FASTGLOW_GRAPHS", "0")
-        without = engine(WIDE, "cuda", "fp16").infer(mel, SeededNoise((1,), 0.6), [90])
-        np.testing.assert_array_equal(with_graphs, without)
-
-    def test_200_random_mels_of_all_lengths_are_finite(self) -> None:
-        v = Vocoder.load(device="cuda")
-        rng = np.random.default_rng(0)
-        for frames in [1, 2, 5168, *rng.integers(1, 1000, 197)]:
-            mel = rng.normal(-5, 2.5, (80, int(frames))).clip(-11.6, 2).astype(np.float32)
-            audio = v.synthesize(mel, seed=int(frames))
-            assert np.isfinite(audio).all()
-            assert audio.std() > 0
-
-    def test_memory_at_10_s_by_8_of_256_channels_stays_under_3_gb(self) -> None:
-        config = WaveGlowConfig(wn=WNConfig(n_channels=256))
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        found = engine(config, "cuda", "fp16")
-        mel = torch.zeros(8, 80, 860, device="cuda")
-        found.infer_device(mel, SeededNoise(tuple(range(8)), 0.6), [860] * 8)
-        assert torch.cuda.max_memory_allocated() <= 3 * 2**30

@@ -14,10 +14,10 @@ from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
 from fastglow.vocoder import Vocoder
-from streams import cut, recomputed
 
 import interpreter
 from models import RAGGED, TINY, random_input, random_weights
+from streams import cut, recomputed
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
