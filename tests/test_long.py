@@ -35,10 +35,11 @@ def vocoded(recipe, source, target):
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
 @pytest.mark.parametrize("scale", ["ln", "log10"])
 @pytest.mark.parametrize("frames", [41, 64, 333])
-def test_the_same_file(tmp_path, monkeypatch, model, frames, scale, subtype):
+@pytest.mark.parametrize("manner", [{}, {"denoise": 0.1, "match_mel": 1.0}])
+def test_the_same_file(tmp_path, monkeypatch, model, manner, frames, scale, subtype):
     mel = random_input(CONFIG, frames)[0][0].astype(np.float32)
     np.save(tmp_path / "a.npy", mel)
-    recipe = Recipe(model, device="cpu", mel_scale=scale, subtype=subtype, seed=7)
+    recipe = Recipe(model, device="cpu", mel_scale=scale, subtype=subtype, seed=7, **manner)
     whole = vocoded(recipe, tmp_path / "a.npy", tmp_path / "whole.wav")
     monkeypatch.setattr(job_module, "LONG", 40)
     monkeypatch.setattr(job_module, "STRETCH", {"cpu": 32})

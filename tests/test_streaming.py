@@ -20,9 +20,9 @@ from fastglow.errors import EngineError, InputError
 from fastglow.noise import SeededNoise, normal
 from fastglow.plan import Plan
 from fastglow.vocoder import Vocoder
-from streams import cut, recomputed
 
 from models import RAGGED, TINY, random_input, random_weights
+from streams import cut, recomputed
 
 # A receptive field of a few frames, so that short streams have a middle.
 CONFIG = replace(TINY, n_flows=3, wn=WNConfig(n_layers=5, n_channels=8))
@@ -38,12 +38,15 @@ VOCODERS = {form: Vocoder(WEIGHTS, CpuEngine(plan)) for form, plan in PLANS.item
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     frames=st.integers(1, 50),
     seed=st.integers(0, 2**64 - 1),
+    manner=st.fixed_dictionaries(
+        {}, optional={"denoise": st.floats(0, 1), "match_mel": st.floats(0, 1)}
+    ),
 )
-def test_streamed_equals_whole(form, total, sizes, frames, seed):
+def test_streamed_equals_whole(form, total, sizes, frames, seed, manner):
     vocoder = VOCODERS[form]
     mel = random_input(CONFIG, total)[0][0].astype(np.float32)
-    pieces = list(vocoder.stream(cut(mel, sizes), seed=seed, frames=frames))
-    assert np.array_equal(np.concatenate(pieces), vocoder.synthesize(mel, seed=seed))
+    pieces = list(vocoder.stream(cut(mel, sizes), seed=seed, frames=frames, **manner))
+    assert np.array_equal(np.concatenate(pieces), vocoder.synthesize(mel, seed=seed, **manner))
 
 
 def test_audio_comes_before_the_mel_has_ended():

@@ -47,17 +47,19 @@ def test_shapes_and_attributes(vocoder):
     assert vocoder.config == TINY
 
 
-def test_padded_rows_equal_their_solo_runs_with_denoising_too(vocoder):
+@pytest.mark.parametrize(
+    "manner", [{}, {"denoise": 0.1}, {"match_mel": 1.0}, {"denoise": 0.1, "match_mel": 0.5}]
+)
+def test_padded_rows_equal_their_solo_runs_denoised_and_matched_too(vocoder, manner):
     mel, _ = random_input(TINY, 50, 3)
     lengths = [50, 1, 33]
     mel[1, :, 1:] = np.nan
-    for denoise in (0.0, 0.1):
-        audio, samples = vocoder.synthesize(mel, lengths=lengths, denoise=denoise)
-        assert samples.tolist() == [256 * n for n in lengths]
-        for row, count in enumerate(lengths):
-            solo = vocoder.synthesize(mel[row, :, :count], denoise=denoise)
-            assert np.array_equal(audio[row, : samples[row]], solo)
-            assert not audio[row, samples[row] :].any()
+    audio, samples = vocoder.synthesize(mel, lengths=lengths, **manner)
+    assert samples.tolist() == [256 * n for n in lengths]
+    for row, count in enumerate(lengths):
+        solo = vocoder.synthesize(mel[row, :, :count], **manner)
+        assert np.array_equal(audio[row, : samples[row]], solo)
+        assert not audio[row, samples[row] :].any()
 
 
 def test_sigma_zero_needs_no_noise_and_seeds_differ(vocoder):
@@ -119,6 +121,7 @@ def test_several_threads_get_the_same_audio(vocoder):
         ({"sigma": "0.6"}, "sigma"),
         ({"sigma": 1e39}, "sigma"),
         ({"denoise": -0.1}, "denoise"),
+        ({"match_mel": float("nan")}, "match_mel"),
     ],
 )
 def test_bad_arguments_are_one_clear_error(vocoder, arguments, word):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,21 @@ from fastglow.errors import InputError
 Float32 = NDArray[np.float32]
 
 
-def check_settings(sigma: float, denoise: float) -> None:
-    """Raise unless both are numbers that make sense.
+class Manner(TypedDict):
+    """Settings of synthesis that the audio depends on beside the mel and the noise."""
+
+    sigma: float
+    denoise: float
+    match_mel: float
+
+
+def check_settings(**settings: float) -> None:
+    """Raise unless sigma and the strengths are numbers that make sense.
 
     Raises:
         InputError: One is not.
     """
-    for name, value in (("sigma", sigma), ("denoise", denoise)):
+    for name, value in settings.items():
         ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= 100
         if not ok:
             raise InputError(f"{name}={value!r}: expected a number, 0 to 100")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastglow.arguments import Manner
 from fastglow.atomic import make_folder
 from fastglow.audio import (
     WriteReport,
@@ -126,9 +127,15 @@ class Recipe:
     sigma: float = 0.6
     seed: int = 0
     denoise: float = 0.0
+    match_mel: float = 0.0
     mel_scale: str = "ln"
     subtype: str = "PCM_16"
     together: int = 0
+
+    @property
+    def manner(self) -> Manner:
+        """How it speaks."""
+        return Manner(sigma=self.sigma, denoise=self.denoise, match_mel=self.match_mel)
 
     def facts(self) -> Facts:
         """What would run here, found out without loading an engine.
@@ -173,7 +180,7 @@ class Recipe:
 
     def settings(self, facts: Facts) -> dict[str, object]:
         """All that decides what is in the files, by name."""
-        names = ("sigma", "seed", "denoise", "mel_scale", "subtype")
+        names = ("sigma", "seed", "denoise", "match_mel", "mel_scale", "subtype")
         return asdict(facts) | {name: getattr(self, name) for name in names}
 
 
@@ -235,9 +242,8 @@ class Job:
 
     @property
     def _longest(self) -> int:
-        """Frames from which on a mel is computed part by part; the denoiser needs the whole."""
-        parted = self.vocoder.config.has_phases and not self.recipe.denoise
-        return LONG if parted else sys.maxsize
+        """Frames from which on a mel is computed part by part, where the model allows it."""
+        return LONG if self.vocoder.config.has_phases else sys.maxsize
 
     def _alone(self, task: Task, mel: Float32 | StoredMel) -> Written | None:
         """A long mel to its file in bounded memory; one on disk is in its own scale."""
@@ -257,7 +263,7 @@ class Job:
             ThreadPoolExecutor(2) as pool,
         ):
             audios = self.vocoder.stream(
-                _ahead(parts, pool), sigma=recipe.sigma, seed=recipe.seed, frames=width
+                _ahead(parts, pool), seed=recipe.seed, frames=width, **recipe.manner
             )
             last: Future[None] | None = None
             for audio in audios:  # written while the next one is computed
@@ -276,7 +282,7 @@ class Job:
         for row, mel in zip(batch, mels, strict=True):
             row[:, : mel.shape[1]] = mel
         audio, samples = self.vocoder.synthesize(
-            batch, sigma=recipe.sigma, seed=recipe.seed, denoise=recipe.denoise, lengths=lengths
+            batch, seed=recipe.seed, lengths=lengths, **recipe.manner
         )
         return [row[:count].copy() for row, count in zip(audio, samples, strict=True)]
 

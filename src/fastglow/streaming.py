@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,44 @@ def stream(state: Stream, chunks: Iterable[Float32], frames: int) -> Iterator[Fl
     audio = np.concatenate([*rest, state.finish()])
     if audio.size:
         yield audio
+
+
+class Filter(Protocol):
+    """What is done to audio as it comes."""
+
+    def push(self, audio: Float32) -> Float32:
+        """Takes in audio [samples]; gives what has become final."""
+
+    def finish(self) -> Float32:
+        """The rest."""
+
+
+class Listener(Protocol):
+    """What wants to know the mel, too."""
+
+    def hear(self, mel: Float32) -> None:
+        """Takes in mel [n_mel, frames]."""
+
+
+def filtered(audios: Iterator[Float32], filters: Sequence[Filter]) -> Iterator[Float32]:
+    """The audio through the filters, one after the other."""
+    for audio in audios:
+        for each in filters:
+            audio = each.push(audio)
+        if audio.size:
+            yield audio
+    audio = np.empty(0, dtype=np.float32)
+    for each in filters:
+        audio = np.concatenate([each.push(audio), each.finish()])
+    if audio.size:
+        yield audio
+
+
+def heard(chunks: Iterable[Float32], listener: Listener) -> Iterator[Float32]:
+    """The chunks, each told to the listener before it is used."""
+    for chunk in chunks:
+        listener.hear(chunk)
+        yield chunk
 
 
 def checked(chunks: Iterable[Any], bands: int) -> Iterator[Float32]:

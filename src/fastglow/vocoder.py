@@ -24,6 +24,7 @@ from fastglow.voices import find_voice
 
 if TYPE_CHECKING:
     from fastglow.audio.denoise import Denoiser
+    from fastglow.audio.match import MelMatcher
 
 Float32 = NDArray[np.float32]
 Seed = int | Sequence[int]
@@ -45,7 +46,7 @@ class Vocoder:
         """Use :meth:`load`; this is for engines made by hand."""
         self.weights, self.engine = weights, engine
         self.config: WaveGlowConfig = weights.config
-        self._denoiser: Denoiser | None = None
+        self._learnt: Denoiser | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -109,6 +110,7 @@ class Vocoder:
         noise: Any = ...,
         lengths: None = ...,
         denoise: float = ...,
+        match_mel: float = ...,
     ) -> Float32: ...
 
     @overload
@@ -121,6 +123,7 @@ class Vocoder:
         noise: Any = ...,
         lengths: Sequence[int] | NDArray[np.integer],
         denoise: float = ...,
+        match_mel: float = ...,
     ) -> tuple[Float32, NDArray[np.int64]]: ...
 
     def synthesize(
@@ -132,6 +135,7 @@ class Vocoder:
         noise: Any = None,
         lengths: Sequence[int] | NDArray[np.integer] | None = None,
         denoise: float = 0.0,
+        match_mel: float = 0.0,
     ) -> Float32 | tuple[Float32, NDArray[np.int64]]:
         """Speech from a mel spectrogram.
 
@@ -142,6 +146,8 @@ class Vocoder:
             noise: [samples] or [B, samples] standard normal, in place of the seed's.
             lengths: [B] frames of each row of a padded batch; what is past them is not read.
             denoise: Strength of the bias denoiser; 0 is off, 0.01 to 0.1 is usual.
+            match_mel: How much of what the audio's mel is off is taken out again, band by band
+                and frame by frame, the phase kept; 0 is off, 1 is best for mels of recordings.
 
         Returns:
             float32 audio [samples] or [B, samples], nominally within [-1, 1]; with ``lengths``
@@ -155,7 +161,8 @@ class Vocoder:
         mels = as_float32(mel, "the mel")
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
-        check_settings(sigma, denoise)
+        check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel)
+        matcher = self._matcher() if match_mel else None
         drawn = self._noise(seed, noise, sigma, batch, frames)
         try:
             audio = self.engine.infer(batch, drawn, frames)
@@ -164,9 +171,11 @@ class Vocoder:
                 f"no memory for {len(batch)} x {max(frames)} frames; use smaller batches"
             ) from None
         samples = np.array([self.config.samples(n) for n in frames], dtype=np.int64)
-        if denoise:
-            for row, count in zip(audio, samples, strict=True):
-                row[:count] = self._denoise(row[:count], denoise)
+        for row, count, own, n in zip(audio, samples, batch, frames, strict=True):
+            if denoise:
+                row[:count] = self._denoiser()(row[:count], denoise)
+            if matcher:
+                row[:count] = matcher(row[:count], own[:, :n], match_mel)
         if lengths is not None:
             return audio, samples
         return audio[0] if mels.ndim == 2 else audio
@@ -179,6 +188,8 @@ class Vocoder:
         seed: int = 0,
         frames: int = 128,
         lookahead: int | None = None,
+        denoise: float = 0.0,
+        match_mel: float = 0.0,
     ) -> Iterator[Float32]:
         """Speech while the mel is still coming in: the very samples of the whole utterance.
 
@@ -192,6 +203,8 @@ class Vocoder:
                 None: as many as it depends on (96 in a published model, 1.1 s), which makes the
                 samples of the whole. With fewer the audio comes sooner and is another: what lies
                 beyond counts as if the utterance ended there.
+            denoise: As for :meth:`synthesize`; the audio then comes up to 1,024 samples later.
+            match_mel: As for :meth:`synthesize`; the audio comes a window of the mel later.
 
         Yields:
             float32 audio [samples], as it becomes known.
@@ -200,13 +213,21 @@ class Vocoder:
             InputError: A chunk or an argument is unusable.
             EngineError: The audio is not finite.
         """
-        check_settings(sigma, 0.0)
+        check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel)
         noise = SeededNoise((noise_module.check_seed(seed),), sigma)
         at_least("frames", frames, 1)
         if lookahead is not None:
             at_least("lookahead", lookahead, 0)
         chunks = streaming.checked(mel_chunks, self.config.n_mel_channels)
-        return streaming.stream(self.engine.stream(noise, lookahead), chunks, frames)
+        filters: list[streaming.Filter] = []
+        if denoise:
+            filters.append(self._denoiser().begin(denoise))
+        if match_mel:
+            matching = self._matcher().begin(match_mel)
+            filters.append(matching)
+            chunks = streaming.heard(chunks, matching)
+        audio = streaming.stream(self.engine.stream(noise, lookahead), chunks, frames)
+        return streaming.filtered(audio, filters) if filters else audio
 
     def _check_mel(
         self,
@@ -264,11 +285,16 @@ class Vocoder:
             raise InputError(f"{len(seeds)} seeds for a batch of {shape[0]} rows")
         return SeededNoise(tuple(noise_module.check_seed(one) for one in seeds), sigma)
 
-    def _denoise(self, audio: Float32, strength: float) -> Float32:
+    def _matcher(self) -> MelMatcher:
+        from fastglow.audio.match import MelMatcher
+
+        return MelMatcher(self.config)
+
+    def _denoiser(self) -> Denoiser:
         from fastglow.audio.denoise import Denoiser
 
         with self._lock:
-            if self._denoiser is None:
+            if self._learnt is None:
                 silence = np.zeros((self.config.n_mel_channels, BIAS_FRAMES), dtype=np.float32)
-                self._denoiser = Denoiser(self.synthesize(silence, sigma=0.0))
-        return self._denoiser(audio, strength)
+                self._learnt = Denoiser(self.synthesize(silence, sigma=0.0))
+        return self._learnt

@@ -90,6 +90,8 @@ def test_what_is_scored_is_what_the_python_interface_gives(cli, recordings, mode
         7,
         "--denoise",
         0.05,
+        "--match-mel",
+        0.7,
         "--no-baseline",
         "--json",
         "x.json",
@@ -98,7 +100,7 @@ def test_what_is_scored_is_what_the_python_interface_gives(cli, recordings, mode
     vocoder = Vocoder.load(model, device="cpu")
     wave, rate = read_audio(recordings / "a.wav")
     mel = mel_spectrogram(wave, rate, config=vocoder.config)
-    audio = vocoder.synthesize(mel, sigma=0.5, seed=7, denoise=0.05)
+    audio = vocoder.synthesize(mel, sigma=0.5, seed=7, denoise=0.05, match_mel=0.7)
     found = json.loads((tmp_path / "x.json").read_text())["files"][0]["scores"]["voice"]
     assert found == pytest.approx(Judge(wave, vocoder.config).against(audio), abs=1e-5)
 
@@ -177,6 +179,7 @@ def test_a_mos_predictor_adds_its_column(cli, recordings, model, monkeypatch, tm
         (["in", "--precision", "fp3"], "fp3"),
         (["in", "--sigma", "-1"], "--sigma"),
         (["in", "--denoise", "200"], "denoise=200"),
+        (["in", "--match-mel", "-1"], "--match-mel"),
         (["in", "--pictures", "-1"], "--pictures"),
         (["in", "--seed", "-1"], "--seed"),
     ],

@@ -1,8 +1,9 @@
-"""Audio and mels: in and out of files, spectrograms, the denoiser, the mel doctor."""
+"""Audio and mels: in and out of files, spectrograms, the denoiser, mel matching, the mel doctor."""
 
 from fastglow.audio.denoise import Denoiser
 from fastglow.audio.doctor import Diagnosis, diagnose
 from fastglow.audio.files import read_audio
+from fastglow.audio.match import MelMatcher
 from fastglow.audio.mel import mel_spectrogram
 from fastglow.audio.mels import check_mel, read_mel, read_raw_mel, write_mel
 from fastglow.audio.scales import SCALES, check_mel_scale, convert_mel
@@ -12,6 +13,7 @@ __all__ = [
     "SCALES",
     "Denoiser",
     "Diagnosis",
+    "MelMatcher",
     "WriteReport",
     "check_audio_format",
     "check_mel",

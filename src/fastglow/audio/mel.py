@@ -157,8 +157,7 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
         )
     if not 0 <= mel.fmin < fmax:
         raise InputError(f"fmin={mel.fmin} and fmax={fmax} Hz; expected 0 <= fmin < fmax")
-    low, high = _hz_to_mel(mel.fmin), _hz_to_mel(fmax)
-    edges = _mel_to_hz(np.linspace(low, high, bands + 2))
+    edges = _edges(mel.fmin, fmax, bands)
     bins = np.arange(mel.n_fft // 2 + 1) * (rate / mel.n_fft)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -166,6 +165,17 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
     bank: Float64 = triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
     bank.flags.writeable = False
     return bank
+
+
+def band_centres(mel: MelConfig, bands: int, rate: int) -> Float64:
+    """Where the filters of :func:`filter_bank` peak, [bands] Hz."""
+    fmax = rate / 2 if mel.fmax is None else min(mel.fmax, rate / 2)
+    return _edges(mel.fmin, fmax, bands)[1:-1]
+
+
+def _edges(fmin: float, fmax: float, bands: int) -> Float64:
+    """Where the filters begin, peak and end, [bands + 2] Hz."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), bands + 2))
 
 
 # Slaney's scale: 3 mel for every 200 Hz up to 1 kHz, then 27 mel for every factor of 6.4

@@ -34,7 +34,7 @@ def command(
     )
     loaded = time.perf_counter()
     mel = read_mel(FOLDER / "demo" / "mel.npy", vocoder.config)
-    audio = vocoder.synthesize(mel, sigma=0.6, seed=0)
+    audio = vocoder.synthesize(mel, sigma=0.6, seed=0, match_mel=1)  # a recording's mel
     done = time.perf_counter()
     make_folder(out)
     wav = out / "demo.wav"

@@ -12,6 +12,7 @@ from fastglow.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastglow.arguments import Manner
     from fastglow.config import WaveGlowConfig
     from fastglow.evaluate.record import FileScores, Result
     from fastglow.evaluate.run import Evaluation, Generate
@@ -84,6 +85,9 @@ def command(
     denoise: Annotated[
         float, typer.Option(help="Strength of the bias denoiser, as in vocode.", min=0.0)
     ] = 0.0,
+    match_mel: Annotated[
+        float, typer.Option(help="Strength of mel matching, as in vocode.", min=0.0)
+    ] = 0.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures and settings.")
     ] = None,
@@ -108,7 +112,7 @@ def command(
     Needs the extra `evaluate`.
     """
     from fastglow import __version__
-    from fastglow.arguments import check_settings
+    from fastglow.arguments import Manner, check_settings
     from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.cli.inputs import find_sources
     from fastglow.evaluate import libraries
@@ -117,7 +121,8 @@ def command(
 
     for name in libraries.METRICS:
         libraries.optional(name)
-    check_settings(sigma, denoise)
+    manner = Manner(sigma=sigma, denoise=denoise, match_mel=match_mel)
+    check_settings(**manner)
     check_seed(seed)
     _check_outputs(json_file, report)
     sources = find_sources(inputs or [], AUDIO_SUFFIXES, leave_out=generated)
@@ -126,7 +131,7 @@ def command(
         config, generate, about = _from_files(generated, model, loading)
     else:
         loading |= {"device": device, "precision": precision, "threads": threads}
-        config, generate, about = _from_voice(model, loading, sigma, seed, denoise)
+        config, generate, about = _from_voice(model, loading, manner, seed)
     evaluation = _evaluation(config, generate, baseline, seed, quiet)
     drawn = pictures if report else 0
     scores, images, failed = _run(evaluation, sources, about["voice"], drawn, quiet)
@@ -159,7 +164,7 @@ def _check_outputs(json_file: Path | None, report: Path | None) -> None:
 
 
 def _from_voice(
-    model: str | None, loading: dict[str, Any], sigma: float, seed: int, denoise: float
+    model: str | None, loading: dict[str, Any], manner: Manner, seed: int
 ) -> tuple[WaveGlowConfig, Generate, dict[str, Any]]:
     """A voice's config, what generates, and what the record says of it."""
     from fastglow.vocoder import Float32, Vocoder
@@ -168,7 +173,7 @@ def _from_voice(
     vocoder = Vocoder.load(model, **loading)
 
     def generate(place: Path, mel: Float32) -> Float32:
-        return vocoder.synthesize(mel, sigma=sigma, seed=seed, denoise=denoise)
+        return vocoder.synthesize(mel, seed=seed, **manner)
 
     path = find_voice(model).resolve()
     about = {
@@ -176,8 +181,7 @@ def _from_voice(
         "sha256": vocoder.weights.provenance.sha256,
         "device": vocoder.engine.device,
         "precision": vocoder.engine.precision,
-        "sigma": sigma,
-        "denoise": denoise,
+        **manner,
     }
     return vocoder.config, generate, about
 

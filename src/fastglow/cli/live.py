@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fastglow.arguments import Manner
 from fastglow.audio import convert_mel, open_audio
 from fastglow.audio.writing import wav_header, wav_samples
 from fastglow.errors import InputError
@@ -33,7 +34,7 @@ class Live:
     """
 
     vocoder: Vocoder
-    sigma: float
+    manner: Manner
     seed: int
     mel_scale: str
     subtype: str
@@ -77,10 +78,10 @@ class Live:
     def _audio(self, reader: BufferedReader) -> Iterator[Float32]:
         return self.vocoder.stream(
             self._mels(reader),
-            sigma=self.sigma,
             seed=self.seed,
             frames=self.frames,
             lookahead=self.lookahead,
+            **self.manner,
         )
 
     def _mels(self, reader: BufferedReader) -> Iterator[Float32]:

@@ -32,6 +32,14 @@ def command(
     denoise: Annotated[
         float, typer.Option(help="Strength of the bias denoiser; try 0.01 to 0.1.", min=0.0)
     ] = 0.0,
+    match_mel: Annotated[
+        float,
+        typer.Option(
+            help="Draw the audio's mel to the given one, phases kept: 0 is off, 1 is best for mels "
+            "of recordings.",
+            min=0.0,
+        ),
+    ] = 0.0,
     mel_scale: Annotated[
         str, typer.Option(help="Convention of the mels; `fastglow doctor` tells which.")
     ] = "ln",
@@ -142,7 +150,6 @@ def command(
         suffix = out.suffix.lower()
     check_audio_format(WAV if stream and suffix == RAW else suffix, subtype)
     check_mel_scale(mel_scale)
-    check_settings(sigma, denoise)
     check_seed(seed)
     choose("engine", engine, ("local", "ray"))
     if engine == "local" and (ray_address or workers):
@@ -159,18 +166,21 @@ def command(
         sigma=sigma,
         seed=seed,
         denoise=denoise,
+        match_mel=match_mel,
         mel_scale=mel_scale,
         subtype=subtype,
         together=together,
     )
+    check_settings(**recipe.manner)
     if stream is not None:
-        many = (inputs, list_file, journal, shard, skip_existing, denoise, engine == "ray")
+        many = (inputs, list_file, journal, shard, skip_existing, engine == "ray")
         if any(many):
             raise InputError(
                 "--stream takes one mel as it comes: without inputs, --list, --journal, --shard, "
-                "--skip-existing, --denoise and --engine"
+                "--skip-existing and --engine"
             )
-        live = Live(recipe.load().vocoder, sigma, seed, mel_scale, subtype, frames, lookahead)
+        vocoder = recipe.load().vocoder
+        live = Live(vocoder, recipe.manner, seed, mel_scale, subtype, frames, lookahead)
         live.run(stream, out if out.suffix.lower() in FORMATS else None, suffix)
         return
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]

@@ -1,0 +1,119 @@
+"""Mel matching: draws the audio's mel to the one that it was made from.
+
+A network meets its mel only about: band by band and frame by frame glow-64 is 0.19 Np off, in no
+particular direction. The mel is known, so that much can be mended afterwards: each frame's
+spectrum is scaled by what its bands lack, and its phase stays. One pass takes a quarter off the
+distance and 0.3 dB off MCD; a second gains nothing in PESQ.
+
+Source: a step of Griffin and Lim 1984 with mel magnitudes, from the network's phase.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastglow.audio.mel import FLOOR, Float32, Float64, band_centres, filter_bank, hann
+from fastglow.audio.overlap import BLOCK, Overlap, Spectra
+from fastglow.config import WaveGlowConfig
+from fastglow.errors import InputError
+
+LIMIT = 2.0  # Np (17 dB) that a band may be scaled by; from 0.5 to 2 it hardly mattered
+
+
+class MelMatcher:
+    """Scales a model's audio to the mel that it was made from. Safe to call from several threads.
+
+    Args:
+        config: The model, for its mel.
+        block: Frames at a time; the result does not depend on it.
+
+    Raises:
+        InputError: The mel's windows hardly overlap, so that no audio follows from them.
+    """
+
+    def __init__(self, config: WaveGlowConfig, *, block: int = BLOCK) -> None:
+        mel, hop = config.mel, config.hop_length
+        if hop > mel.win_length // 2:
+            raise InputError(
+                f"mel matching needs windows of at least twice the hop; this model has "
+                f"win_length={mel.win_length} and a hop of {hop}"
+            )
+        layout = (mel, config.n_mel_channels, config.sampling_rate)
+        self._config, self._block = config, block
+        self._bank = filter_bank(*layout)
+        bins = np.arange(mel.n_fft // 2 + 1) * (config.sampling_rate / mel.n_fft)
+        place = np.interp(bins, band_centres(*layout), np.arange(config.n_mel_channels))
+        self._below = place.astype(np.int64)  # the outermost bands stand for what is past them
+        self._above = np.minimum(self._below + 1, config.n_mel_channels - 1)
+        self._share = place - self._below
+
+    def __call__(
+        self, audio: NDArray[np.floating[Any]], mel: Float32, strength: float = 1.0
+    ) -> Float32:
+        """The audio with a mel nearer to the given one.
+
+        Args:
+            audio: [samples] floating point.
+            mel: [n_mel, frames] What it was made from; frames past its end change nothing.
+            strength: Share of the difference that each band is scaled by; 0 returns the audio.
+
+        Returns:
+            float32 [samples].
+        """
+        if strength == 0 or audio.size == 0:
+            return audio.astype(np.float32, copy=False)
+        matching = self.begin(strength)
+        matching.hear(mel)
+        return np.concatenate([matching.push(audio), matching.finish()])
+
+    def begin(self, strength: float) -> Matching:
+        """The same for audio that comes in pieces."""
+        return Matching(self, strength)
+
+    def overlap(self, matching: Matching) -> Overlap:
+        """The frames of the model's mel, for ``matching`` to scale."""
+        mel = self._config.mel
+        window = hann(mel.win_length, mel.n_fft)
+        return Overlap(window, self._config.hop_length, matching.scaled, self._block)
+
+    def lack(self, spectra: Spectra) -> Float64:
+        """-ln of the bands [count, n_mel] that spectra have."""
+        # einsum, not BLAS: the bits must not depend on the threads or the block
+        bands = np.einsum("tf,mf->tm", np.abs(spectra), self._bank)
+        lack: Float64 = -np.log(np.maximum(bands, FLOOR))
+        return lack
+
+    def spread(self, gain: Float64) -> Float64:
+        """Bands [count, n_mel] to bins [count, n_fft // 2 + 1], in a line from centre to centre."""
+        below, above = gain[:, self._below], gain[:, self._above]
+        spread: Float64 = below + (above - below) * self._share
+        return spread
+
+
+class Matching:
+    """Audio in pieces, drawn to a mel in pieces, which must come no later than its audio."""
+
+    def __init__(self, matcher: MelMatcher, strength: float) -> None:
+        self._matcher, self._strength = matcher, strength
+        self._overlap = matcher.overlap(self)
+        self._mels: list[Float64] = []  # [frames, n_mel] each, of frames that are still to come
+        self.push, self.finish = self._overlap.push, self._overlap.finish
+
+    def hear(self, mel: Float32) -> None:
+        """Takes in mel [n_mel, frames]."""
+        self._mels.append(np.maximum(mel.T.astype(np.float64), np.log(FLOOR)))
+
+    def scaled(self, spectra: Spectra, first: int) -> Spectra:
+        """The next frames' spectra with the bands that the mel has."""
+        gain = self._matcher.lack(spectra)
+        known = np.concatenate([*self._mels, gain[:0]])
+        count = min(len(gain), len(known))
+        gain[:count] += known[:count]
+        gain[count:] = 0
+        self._mels = [known[count:]]
+        gain = np.clip(self._strength * gain, -LIMIT, LIMIT)
+        spectra *= np.exp(self._matcher.spread(gain))
+        return spectra
