@@ -13,6 +13,7 @@ import torch
 import fastglow
 from fastglow import voices
 from fastglow.audio import read_audio, read_mel
+from fastglow.evaluate.metrics import log_mel_l1, mcd
 from fastglow.noise import normal
 from fastglow.reference import WaveGlow
 
@@ -48,17 +49,20 @@ def test_the_default_voice_is_found_by_name_and_without(vocoder):
 
 
 def test_it_is_as_near_to_float64_as_pytorch_is_in_float32(vocoder, mel):
-    """This voice amplifies rounding (its 1x1 convolutions reach a condition of 720)."""
-    frames = 60
-    z = normal(0, vocoder.config.samples(frames))
-    expected, single = (
-        published(vocoder.weights, mel[:, :frames], z, dtype)
-        for dtype in (torch.float64, torch.float32)
-    )
-    found = vocoder.synthesize(mel[:, :frames], noise=z)
-    error = relative_error(found, expected)
-    assert error <= 2 * relative_error(single, expected)
-    assert error <= 1e-4
+    """In the median of five pieces: in one alone PyTorch's error varies threefold with threads."""
+    ours, theirs = [], []
+    for start in range(0, 300, 60):
+        piece = mel[:, start : start + 60]
+        z = normal(0, vocoder.config.samples(60))
+        expected, single = (
+            published(vocoder.weights, piece, z, dtype) for dtype in (torch.float64, torch.float32)
+        )
+        found = vocoder.synthesize(piece, noise=z)
+        assert relative_error(found, expected) <= 2e-5
+        size = np.linalg.norm(expected)
+        ours.append(np.linalg.norm(found - expected) / size)
+        theirs.append(np.linalg.norm(single - expected) / size)
+    assert np.median(ours) <= 2 * np.median(theirs)
 
 
 def published(weights, mel, noise, dtype):
@@ -70,6 +74,21 @@ def published(weights, mel, noise, dtype):
     return audio[0].numpy()
 
 
+def test_it_is_a_density_model_and_its_own_inverse_in_fp32(vocoder):
+    """Latents of speech it has not heard are near the prior's scale, and lead back to the audio."""
+    wave, _ = read_audio(DEMO / "original.flac")
+    samples = 2 * 22016  # 172 frames, 2 s
+    audio = torch.tensor(wave[None, :samples])
+    mel = fastglow.mel_spectrogram(wave[:samples], vocoder.sampling_rate)
+    network = WaveGlow.from_weights(vocoder.weights, torch.float32)
+    with torch.inference_mode():
+        given = torch.tensor(mel)[None, :, : samples // vocoder.config.hop_length]
+        latents = network(audio, given).z
+        again = network.infer(given, latents)
+    assert 0.5 < latents.std() < 1.5
+    assert (again - audio).norm() <= 1e-5 * audio.norm()
+
+
 def test_it_speaks(vocoder, mel):
     """What comes out has the mel that went in; whispering noise of that level is 0.8 away."""
     audio = vocoder.synthesize(mel)
@@ -78,6 +97,14 @@ def test_it_speaks(vocoder, mel):
     original, _ = read_audio(DEMO / "original.flac")
     level = np.sqrt((audio**2).mean()) / np.sqrt((original**2).mean())
     assert 0.8 < level < 1.25
+
+
+def test_matched_to_its_mel_it_is_nearer_to_the_recording_too(vocoder, mel):
+    original, rate = read_audio(DEMO / "original.flac")
+    plain, matched = (vocoder.synthesize(mel, match_mel=m)[: original.size] for m in (0.0, 1.0))
+    for distance in (log_mel_l1, mcd):
+        reference = vocoder.config if distance is log_mel_l1 else rate
+        assert distance(original, matched, reference) < 0.75 * distance(original, plain, reference)
 
 
 def test_the_demo_mel_is_that_of_the_demo_clip(mel):
