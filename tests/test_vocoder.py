@@ -122,6 +122,7 @@ def test_several_threads_get_the_same_audio(vocoder):
         ({"sigma": 1e39}, "sigma"),
         ({"denoise": -0.1}, "denoise"),
         ({"match_mel": float("nan")}, "match_mel"),
+        ({"match_mel": 1.5}, "0 to 1$"),
     ],
 )
 def test_bad_arguments_are_one_clear_error(vocoder, arguments, word):

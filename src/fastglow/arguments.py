@@ -12,6 +12,9 @@ from fastglow.errors import InputError
 Float32 = NDArray[np.float32]
 
 
+MOST = {"match_mel": 1}  # of a setting, where more makes no sense
+
+
 class Manner(TypedDict):
     """Settings of synthesis that the audio depends on beside the mel and the noise."""
 
@@ -27,9 +30,10 @@ def check_settings(**settings: float) -> None:
         InputError: One is not.
     """
     for name, value in settings.items():
-        ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= 100
+        most = MOST.get(name, 100)
+        ok = isinstance(value, int | float | np.floating | np.integer) and 0 <= value <= most
         if not ok:
-            raise InputError(f"{name}={value!r}: expected a number, 0 to 100")
+            raise InputError(f"{name}={value!r}: expected a number, 0 to {most}")
 
 
 def whole_numbers(values: Any, what: str) -> list[int]:

@@ -106,7 +106,7 @@ def _feed(pipe):
         (FRAMES[:-1], [], "31 bytes into frame 119; expected float32 frames of 8 numbers"),
         (np.full((9, 8), np.nan, "f4").tobytes(), [], "NaN"),
         (b"", ["a.npy"], "--stream takes one mel"),
-        (b"", ["--match-mel", "200"], "match_mel=200"),
+        (b"", ["--match-mel", "2"], "--match-mel"),
         (b"", ["--format", "raw", "--subtype", "PCM_8"], "PCM_8"),
         (b"", ["--format", "mp3"], "mp3"),
         (b"", ["--lookahead", "-1"], "lookahead"),

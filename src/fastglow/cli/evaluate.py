@@ -86,7 +86,7 @@ def command(
         float, typer.Option(help="Strength of the bias denoiser, as in vocode.", min=0.0)
     ] = 0.0,
     match_mel: Annotated[
-        float, typer.Option(help="Strength of mel matching, as in vocode.", min=0.0)
+        float, typer.Option(help="Strength of mel matching, as in vocode.", min=0.0, max=1.0)
     ] = 0.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures and settings.")

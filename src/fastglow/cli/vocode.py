@@ -38,6 +38,7 @@ def command(
             help="Draw the audio's mel to the given one, phases kept: 0 is off, 1 is best for mels "
             "of recordings.",
             min=0.0,
+            max=1.0,
         ),
     ] = 0.0,
     mel_scale: Annotated[
