@@ -9,12 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastglow.errors import FastglowError, OutputError
 
-Float32 = NDArray[np.float32]
 Task = TypeVar("Task")
 Written = TypeVar("Written")
 
@@ -50,7 +46,7 @@ class Outcome(Generic[Task, Written]):
 
 
 Group = list[tuple[Task, Mel]]  # what is computed together
-Audio = tuple[Task, Float32, float]  # and what came out, with the seconds that it took
+Audio = tuple[Task, Any, float]  # and what came out, with the seconds that it took
 
 
 class Corpus(Generic[Task, Written]):
@@ -58,8 +54,8 @@ class Corpus(Generic[Task, Written]):
 
     Args:
         read: A task's mel [n_mel, frames]; runs in a thread.
-        synthesize: The audio [samples] of each of several mels.
-        write: Writes a task's audio; runs in a thread.
+        synthesize: What to write of each of several mels.
+        write: Writes that; runs in a thread.
         frames: How many frames are computed together, a longer file alone.
         ahead: How many files may be read before they are computed.
         alone: Computes and writes a task whose audio is too long to be held; None if it is not.
@@ -70,8 +66,8 @@ class Corpus(Generic[Task, Written]):
     def __init__(
         self,
         read: Callable[[Task], Mel],
-        synthesize: Callable[[Sequence[Mel]], Sequence[Float32]],
-        write: Callable[[Task, Float32], Written],
+        synthesize: Callable[[Sequence[Mel]], Sequence[Any]],
+        write: Callable[[Task, Any], Written],
         frames: int,
         ahead: int = AHEAD,
         alone: Callable[[Task, Any], Written | None] = lambda task, mel: None,

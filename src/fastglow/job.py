@@ -39,6 +39,9 @@ TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of th
 GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 
 Warn = Callable[[str], None]
+Spoken = tuple[
+    Float32, Float32
+]  # audio [samples], and the mel [n_mel, frames] that it was made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,19 +277,22 @@ class Job:
                 last.result()
         return _written(writer.report)
 
-    def _synthesize(self, mels: Sequence[Any]) -> list[Float32]:
-        """The audio [samples] of each mel [n_mel, frames]."""
+    def _synthesize(self, mels: Sequence[Any]) -> list[Spoken]:
+        """What the network says to each mel [n_mel, frames]."""
         recipe = self.recipe
         lengths = [mel.shape[1] for mel in mels]
         batch = np.zeros((len(mels), mels[0].shape[0], max(lengths)), dtype=np.float32)
         for row, mel in zip(batch, mels, strict=True):
             row[:, : mel.shape[1]] = mel
         audio, samples = self.vocoder.synthesize(
-            batch, seed=recipe.seed, lengths=lengths, **recipe.manner
+            batch, seed=recipe.seed, sigma=recipe.sigma, lengths=lengths
         )
-        return [row[:count].copy() for row, count in zip(audio, samples, strict=True)]
+        spoken = zip(audio, samples, mels, strict=True)
+        return [(row[:count].copy(), mel) for row, count, mel in spoken]
 
-    def _write(self, task: Task, audio: Float32) -> Written:
+    def _write(self, task: Task, spoken: Spoken) -> Written:
+        """Polishes, in the thread that writes: a GPU need not wait for it."""
+        audio = self.vocoder.polish(*spoken, self.recipe.denoise, self.recipe.match_mel)
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
         return _written(write_audio(task.target, audio, rate, subtype=subtype))

@@ -162,7 +162,6 @@ class Vocoder:
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
         check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel)
-        matcher = self._matcher() if match_mel else None
         drawn = self._noise(seed, noise, sigma, batch, frames)
         try:
             audio = self.engine.infer(batch, drawn, frames)
@@ -171,14 +170,28 @@ class Vocoder:
                 f"no memory for {len(batch)} x {max(frames)} frames; use smaller batches"
             ) from None
         samples = np.array([self.config.samples(n) for n in frames], dtype=np.int64)
-        for row, count, own, n in zip(audio, samples, batch, frames, strict=True):
-            if denoise:
-                row[:count] = self._denoiser()(row[:count], denoise)
-            if matcher:
-                row[:count] = matcher(row[:count], own[:, :n], match_mel)
+        if denoise or match_mel:
+            for row, count, own, n in zip(audio, samples, batch, frames, strict=True):
+                row[:count] = self.polish(row[:count], own[:, :n], denoise, match_mel)
         if lengths is not None:
             return audio, samples
         return audio[0] if mels.ndim == 2 else audio
+
+    def polish(self, audio: Float32, mel: Float32, denoise: float, match_mel: float) -> Float32:
+        """What :meth:`synthesize` does after the network, on the CPU.
+
+        Args:
+            audio: [samples] The network's.
+            mel: [n_mel, frames] What it was made from.
+            denoise: As for :meth:`synthesize`.
+            match_mel: As for :meth:`synthesize`.
+
+        Returns:
+            float32 [samples].
+        """
+        if denoise:
+            audio = self._denoiser()(audio, denoise)
+        return self._matcher()(audio, mel, match_mel) if match_mel else audio
 
     def stream(
         self,
