@@ -12,7 +12,7 @@ from fastglow.errors import InputError
 Float32 = NDArray[np.float32]
 
 
-MOST = {"match_mel": 1}  # of a setting, where more makes no sense
+MOST = {"match_mel": 1}  # where more than that makes no sense
 
 
 class Manner(TypedDict):

@@ -24,6 +24,7 @@ from fastglow.audio import (
     write_audio,
 )
 from fastglow.audio.files import AUDIO_SUFFIXES
+from fastglow.audio.match import MelMatcher
 from fastglow.audio.stored import StoredMel, open_mel
 from fastglow.audio.writing import check_length
 from fastglow.checkpoint import Weights, load_weights
@@ -39,9 +40,8 @@ TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of th
 GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 
 Warn = Callable[[str], None]
-Spoken = tuple[
-    Float32, Float32
-]  # audio [samples], and the mel [n_mel, frames] that it was made from
+# Audio [samples], and the mel [n_mel, frames] that it was made from.
+Spoken = tuple[Float32, Float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,8 @@ class Recipe:
             rate=self.rate,
             dialect=self.dialect,
         )
+        if self.match_mel:
+            MelMatcher(vocoder.config)  # refuses a model that cannot be matched, before any file
         return Job(self, vocoder)
 
     def settings(self, facts: Facts) -> dict[str, object]:

@@ -162,6 +162,8 @@ class Vocoder:
         batch = mels[None] if mels.ndim == 2 else mels
         frames = self._check_mel(batch, mels.shape, lengths)
         check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel)
+        if match_mel:
+            self._matcher()  # refuses a model that cannot be matched, before the network runs
         drawn = self._noise(seed, noise, sigma, batch, frames)
         try:
             audio = self.engine.infer(batch, drawn, frames)
@@ -217,7 +219,8 @@ class Vocoder:
                 samples of the whole. With fewer the audio comes sooner and is another: what lies
                 beyond counts as if the utterance ended there.
             denoise: As for :meth:`synthesize`; the audio then comes up to 1,024 samples later.
-            match_mel: As for :meth:`synthesize`; the audio comes a window of the mel later.
+            match_mel: As for :meth:`synthesize`; the audio comes a window of the mel later, after
+                the denoiser's.
 
         Yields:
             float32 audio [samples], as it becomes known.

@@ -121,6 +121,26 @@ def test_past_the_mels_end_nothing_changes():
     assert np.abs(changed - audio)[42 * 256 :].max() < 1e-6
 
 
+@pytest.mark.parametrize("arguments", [{"strength": 2}, {"strength": float("nan")}])
+def test_a_bad_strength_is_refused(arguments):
+    with pytest.raises(InputError, match="match_mel"):
+        MelMatcher(CONFIG)(*speech(), **arguments)
+
+
+def test_bad_shapes_and_values_are_refused():
+    audio, mel = speech()
+    for wave, bands in ((audio[None], mel), (audio, mel[1:]), (audio, np.nan * mel)):
+        with pytest.raises(InputError, match="expected"):
+            MelMatcher(CONFIG)(wave, bands)
+
+
+def test_a_length_that_is_no_multiple_of_a_wide_hop_ends_quietly():
+    config = replace(CONFIG, hop_length=340)
+    audio, mel = speech(config)
+    matched = MelMatcher(config)(audio[:-4], mel)
+    assert np.abs(matched[-340:]).max() <= np.abs(matched).max() / 2
+
+
 def test_windows_that_hardly_overlap_are_refused():
     with pytest.raises(InputError, match="win_length=400 and a hop of 256"):
         MelMatcher(replace(CONFIG, mel=MelConfig(n_fft=1024, win_length=400)))

@@ -45,6 +45,15 @@ def test_raw_samples_are_those_of_the_whole(model, expected):
     assert np.array_equal(np.frombuffer(run.stdout, "<i2"), levels(expected))
 
 
+def test_denoised_and_matched_it_is_the_whole_s_too(model):
+    options = ("--format", "raw", "--denoise", "0.1", "--match-mel", "0.7", "--frames", "16")
+    run = subprocess.run(command(model, *options), input=FRAMES, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    vocoder = Vocoder.load(model, device="cpu")
+    expected = vocoder.synthesize(MEL, seed=3, denoise=0.1, match_mel=0.7)
+    assert np.array_equal(np.frombuffer(run.stdout, "<i2"), levels(expected))
+
+
 def test_the_wav_of_a_pipe_can_be_read(model, expected, tmp_path):
     run = subprocess.run(command(model, "--subtype", "FLOAT"), input=FRAMES, capture_output=True)
     assert run.returncode == 0, run.stderr

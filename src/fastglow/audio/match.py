@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastglow.arguments import check_settings
 from fastglow.audio.mel import FLOOR, Float32, Float64, band_centres, filter_bank, hann
 from fastglow.audio.overlap import BLOCK, Overlap, Spectra
 from fastglow.config import WaveGlowConfig
@@ -36,9 +37,9 @@ class MelMatcher:
 
     def __init__(self, config: WaveGlowConfig, *, block: int = BLOCK) -> None:
         mel, hop = config.mel, config.hop_length
-        if hop > mel.win_length // 2:
+        if 3 * hop > mel.win_length:  # else the last samples are divided by next to nothing
             raise InputError(
-                f"mel matching needs windows of at least twice the hop; this model has "
+                f"mel matching needs windows of at least three hops; this model has "
                 f"win_length={mel.win_length} and a hop of {hop}"
             )
         layout = (mel, config.n_mel_channels, config.sampling_rate)
@@ -62,7 +63,17 @@ class MelMatcher:
 
         Returns:
             float32 [samples].
+
+        Raises:
+            InputError: The strength is not within 0 and 1, or a shape or value is unusable.
         """
+        check_settings(match_mel=strength)
+        bands = self._config.n_mel_channels
+        if audio.ndim != 1 or mel.ndim != 2 or len(mel) != bands or not np.isfinite(mel).all():
+            raise InputError(
+                f"audio of shape {list(audio.shape)} and a mel of shape {list(mel.shape)}; "
+                f"expected [samples] and [{bands}, frames], finite"
+            )
         if strength == 0 or audio.size == 0:
             return audio.astype(np.float32, copy=False)
         matching = self.begin(strength)
@@ -100,16 +111,25 @@ class Matching:
         self._matcher, self._strength = matcher, strength
         self._overlap = matcher.overlap(self)
         self._mels: list[Float64] = []  # [frames, n_mel] each, of frames that are still to come
-        self.push, self.finish = self._overlap.push, self._overlap.finish
 
     def hear(self, mel: Float32) -> None:
         """Takes in mel [n_mel, frames]."""
         self._mels.append(np.maximum(mel.T.astype(np.float64), np.log(FLOOR)))
 
+    def push(self, audio: NDArray[np.floating[Any]]) -> Float32:
+        """Takes in audio [samples]; gives what has become final."""
+        return self._overlap.push(audio)
+
+    def finish(self) -> Float32:
+        """The rest."""
+        rest = self._overlap.finish()
+        self._mels.clear()
+        return rest
+
     def scaled(self, spectra: Spectra, first: int) -> Spectra:
         """The next frames' spectra with the bands that the mel has."""
         gain = self._matcher.lack(spectra)
-        known = np.concatenate([*self._mels, gain[:0]])
+        known = self._mels[0] if len(self._mels) == 1 else np.concatenate([gain[:0], *self._mels])
         count = min(len(gain), len(known))
         gain[:count] += known[:count]
         gain[count:] = 0

@@ -43,15 +43,20 @@ class Overlap:
         self._carry = np.zeros((2, self._reach, hop))  # sums that later frames add to
 
     def push(self, audio: Wave) -> Float32:
-        """Takes in audio [samples]; gives all that has become final, float32 [samples]."""
+        """Takes in audio [samples]; gives all that has become final, float32 [samples].
+
+        The audio must not be changed afterwards.
+        """
         self._held = np.concatenate([self._held, audio]) if self._held.size else audio
         self._samples += audio.size
         return self._advance((self._samples - self._window.size // 2 - 1) // self._hop + 1)
 
     def finish(self) -> Float32:
         """The rest: nothing more will come."""
-        rest = self._advance(self._samples // self._hop + 1, last=True) if self._samples else None
-        return np.empty(0, dtype=np.float32) if rest is None else rest
+        end = self._samples // self._hop + 1 if self._samples else 0
+        rest = self._advance(end, last=True)
+        self._held = np.empty(0, dtype=np.float32)  # not a view of all that came
+        return rest
 
     def _advance(self, end: int, *, last: bool = False) -> Float32:
         """The frames up to ``end - 1``, block by block, and the samples that they make final."""
