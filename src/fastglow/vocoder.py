@@ -217,7 +217,7 @@ class Vocoder:
             lookahead: How many frames must have come past a frame before its audio is given.
                 None: as many as it depends on (96 in a published model, 1.1 s), which makes the
                 samples of the whole. With fewer the audio comes sooner and is another: what lies
-                beyond counts as if the utterance ended there.
+                beyond counts as if the utterance ended there, so that the mel's cuts matter, too.
             denoise: As for :meth:`synthesize`; the audio then comes up to 1,024 samples later.
             match_mel: As for :meth:`synthesize`; the audio comes a window of the mel later, after
                 the denoiser's.
