@@ -72,7 +72,7 @@ class Denoiser:
     def begin(self, strength: float) -> Overlap:
         """The same for audio [samples] that comes in pieces."""
 
-        def quieter(spectra: Spectra, first: int) -> Spectra:
+        def quieter(spectra: Spectra) -> Spectra:
             magnitude = np.maximum(np.abs(spectra), np.finfo(np.float64).tiny)
             spectra *= np.maximum(1 - strength * self.bias / magnitude, 0)
             return spectra

@@ -1,9 +1,9 @@
 """Mel matching: draws the audio's mel to the one that it was made from.
 
-A network meets its mel only about: band by band and frame by frame glow-64 is 0.19 Np off, in no
+A network meets its mel only about: band by band and frame by frame glow-64 is 0.2 Np off, in no
 particular direction. The mel is known, so that much can be mended afterwards: each frame's
-spectrum is scaled by what its bands lack, and its phase stays. One pass takes a quarter off the
-distance and 0.3 dB off MCD; a second gains nothing in PESQ.
+spectrum is scaled by what its bands lack, and its phase stays. One pass takes a third off the
+distance; a second gains nothing in PESQ (benchmarks/LOG.md).
 
 Source: a step of Griffin and Lim 1984 with mel magnitudes, from the network's phase.
 """
@@ -126,7 +126,7 @@ class Matching:
         self._mels.clear()
         return rest
 
-    def scaled(self, spectra: Spectra, first: int) -> Spectra:
+    def scaled(self, spectra: Spectra) -> Spectra:
         """The next frames' spectra with the bands that the mel has."""
         gain = self._matcher.lack(spectra)
         known = self._mels[0] if len(self._mels) == 1 else np.concatenate([gain[:0], *self._mels])

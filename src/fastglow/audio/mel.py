@@ -149,7 +149,7 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
     Raises:
         InputError: The mel's hyperparameters fit neither each other nor the rate.
     """
-    fmax = rate / 2 if mel.fmax is None else min(mel.fmax, rate / 2)
+    fmax = _fmax(mel, rate)
     if mel.n_fft < 2 or mel.n_fft % 2 or not 1 <= mel.win_length <= mel.n_fft:
         raise InputError(
             f"n_fft={mel.n_fft} with win_length={mel.win_length}; "
@@ -157,7 +157,7 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
         )
     if not 0 <= mel.fmin < fmax:
         raise InputError(f"fmin={mel.fmin} and fmax={fmax} Hz; expected 0 <= fmin < fmax")
-    edges = _edges(mel.fmin, fmax, bands)
+    edges = _edges(mel, bands, rate)
     bins = np.arange(mel.n_fft // 2 + 1) * (rate / mel.n_fft)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -169,13 +169,17 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
 
 def band_centres(mel: MelConfig, bands: int, rate: int) -> Float64:
     """Where the filters of :func:`filter_bank` peak, [bands] Hz."""
-    fmax = rate / 2 if mel.fmax is None else min(mel.fmax, rate / 2)
-    return _edges(mel.fmin, fmax, bands)[1:-1]
+    return _edges(mel, bands, rate)[1:-1]
 
 
-def _edges(fmin: float, fmax: float, bands: int) -> Float64:
+def _edges(mel: MelConfig, bands: int, rate: int) -> Float64:
     """Where the filters begin, peak and end, [bands + 2] Hz."""
-    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), bands + 2))
+    low, high = _hz_to_mel(mel.fmin), _hz_to_mel(_fmax(mel, rate))
+    return _mel_to_hz(np.linspace(low, high, bands + 2))
+
+
+def _fmax(mel: MelConfig, rate: int) -> float:
+    return rate / 2 if mel.fmax is None else min(mel.fmax, rate / 2)
 
 
 # Slaney's scale: 3 mel for every 200 Hz up to 1 kHz, then 27 mel for every factor of 6.4

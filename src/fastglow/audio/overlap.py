@@ -14,7 +14,7 @@ BLOCK = 512  # frames at a time: 4 MB each for the windows and for their spectra
 
 Wave = NDArray[np.floating[Any]]
 Spectra = NDArray[np.complex128]
-Change = Callable[[Spectra, int], Spectra]
+Change = Callable[[Spectra], Spectra]
 
 
 class Overlap:
@@ -27,9 +27,9 @@ class Overlap:
     Args:
         window: [n_fft], for both ways.
         hop: Samples from frame to frame, at most ``n_fft``.
-        change: Is given spectra [count, n_fft // 2 + 1], which it may overwrite, and the first
-            one's index, each frame once and in order. Frame t is centred at sample ``t * hop``
-            of the audio, which is mirrored at both ends.
+        change: Is given spectra [count, n_fft // 2 + 1], which it may overwrite, each frame once
+            and in order. Frame t is centred at sample ``t * hop`` of the audio, which is mirrored
+            at both ends.
         block: Frames at a time.
     """
 
@@ -65,7 +65,7 @@ class Overlap:
         while self._next < end:
             first, stop = self._next, min(self._next + self._block, end)
             frames = frames_of(self._held, first - self._origin, stop - first, size, hop)
-            spectra = self._change(np.fft.rfft(frames * self._window), first)
+            spectra = self._change(np.fft.rfft(frames * self._window))
             sums = np.zeros((2, stop - first + self._reach, hop))
             sums[:, : self._reach] = self._carry
             self._add(sums, np.fft.irfft(spectra, size) * self._window)
