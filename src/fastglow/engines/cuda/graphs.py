@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from functools import partial
@@ -12,6 +13,9 @@ import torch
 from fastglow.engines.cuda.layers import Call
 
 KEPT = 16  # the least recently used goes first
+# One capture at a time in a process: they share PyTorch's stream for it, and waiting for the whole
+# device, as each does first, ends another's.
+_CAPTURE = threading.Lock()
 
 
 class Passes:
@@ -45,7 +49,8 @@ class Passes:
     def clear(self) -> None:
         """Forget all, and with them the buffers' memory."""
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # no graph may go while it runs
+            with _CAPTURE:
+                torch.cuda.synchronize(self._device)  # no graph may go while it runs
         self._kept.clear()
 
 
@@ -61,12 +66,13 @@ class _Captured:
             self._graph.replay()
             return
         _launch(self._calls)
-        torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread's copies to and from the device break no capture
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            _launch(self._calls)
-        self._graph = graph
+        with _CAPTURE:
+            torch.cuda.synchronize(self._device)
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: another thread's copies to and from the device break no capture
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                _launch(self._calls)
+            self._graph = graph
 
 
 def _launch(calls: Sequence[Call]) -> None:
