@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -291,3 +292,18 @@ def test_the_package_imports_no_torch_scipy_or_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", ["vocode", "bench", "evaluate", "train", "doctor", "export onnx"]
+)
+def test_help_fills_the_terminal(command, monkeypatch, fastglow_command):
+    """Paragraphs are wrapped for the reader's width, not the source's."""
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = fastglow_command(*command.split(), "--help")
+    assert status == 0
+    prose = [line.strip() for line in out.splitlines() if not line.startswith(tuple("╭│╰"))]
+    full = [(a, b) for a, b in pairwise(prose) if a and b]
+    assert full or command == "export onnx"
+    for line, after in full:
+        assert len(line) + 1 + len(after.split()[0]) > 72, line

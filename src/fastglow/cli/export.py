@@ -34,7 +34,7 @@ def _group() -> None:
     pass
 
 
-@app.command("onnx", epilog=EPILOG)
+@app.command("onnx", epilog=options.flowing(EPILOG))
 def onnx_command(
     model: Annotated[
         str, typer.Argument(help="A .pt, .pth or .safetensors file, a folder, or a voice's name.")

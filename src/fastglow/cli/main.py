@@ -22,6 +22,7 @@ from fastglow.cli import (
     train,
     vocode,
 )
+from fastglow.cli.options import flowing
 from fastglow.errors import EngineError, FastglowError
 
 app = typer.Typer(
@@ -52,17 +53,21 @@ def _main(
     pass
 
 
-app.command("vocode")(vocode.command)
-app.command("mel")(mel.command)
-app.command("doctor")(doctor.command)
-app.command("info")(info.command)
-app.command("convert")(convert.command)
-app.command("demo")(demo.command)
+for name, module in {
+    "vocode": vocode,
+    "mel": mel,
+    "doctor": doctor,
+    "info": info,
+    "convert": convert,
+    "demo": demo,
+    "bench": bench,
+    "scaling": scaling,
+    "evaluate": evaluate,
+    "train": train,
+}.items():
+    epilog = flowing(getattr(module, "EPILOG", None))
+    app.command(name, help=flowing(module.command.__doc__), epilog=epilog)(module.command)
 app.add_typer(export.app, name="export")
-app.command("bench", epilog=bench.EPILOG)(bench.command)
-app.command("scaling", epilog=scaling.EPILOG)(scaling.command)
-app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.command)
-app.command("train", epilog=train.EPILOG)(train.command)
 
 
 def run() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated
 
@@ -57,3 +59,8 @@ Conditioning = Annotated[
 Sigma = Annotated[float, typer.Option(help="Scale of the noise.", min=0.0)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+
+
+def flowing(text: str | None) -> str:
+    """Text with a line a paragraph, for the terminal to wrap: Typer keeps the lines it is given."""
+    return re.sub(r"(?<!\n)\n[ \t]*(?=\S)", " ", cleandoc(text or ""))
