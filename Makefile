@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow check gpu bench clean
+.PHONY: demo test slow check gpu sanitize bench clean
 
 demo: .venv/.demo  ## The shipped voice speaks: demo/demo.wav and demo/demo.png
 	$(BIN)/fastglow demo -o demo
@@ -21,6 +21,11 @@ check: .venv/.dev  ## Style and types
 
 gpu: .venv/.dev  ## The tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
+
+sanitize: .venv/.dev  ## The fused kernels under compute-sanitizer (an H100 or H200)
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --report-api-errors no \
+		--error-exitcode 1 $(BIN)/python -m pytest -m gpu tests/kernels/test_hopper_flow.py \
+		-k "few_layers or smaller_group or many_tiles"
 
 bench: .venv/.bench  ## CPU speed against PyTorch, ONNX Runtime and OpenVINO
 	$(BIN)/fastglow bench --device cpu --channels 64 --peers pytorch,onnxruntime,openvino \

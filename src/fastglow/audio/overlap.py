@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastglow.audio.mel import Float32, Float64, frames_of
 
-BLOCK = 512  # frames at a time: 4 MB each for the windows and for their spectra
+BLOCK = 256  # frames at a time: 2 MB each for the windows and for their spectra
 
 Wave = NDArray[np.floating[Any]]
 Spectra = NDArray[np.complex128]

@@ -1,0 +1,36 @@
+#!/bin/sh
+# How much faster a corpus is on two GPUs than on one: one, two, one, two, with the clocks beside them.
+#   sh benchmarks/two_gpus.sh [FILES] [FOLDER]     10,000 files (18 h) of random mels by default
+# The first pair warms up what is compiled and cached; 256 channels, random weights, fp16.
+set -e
+files=${1:-10000} place=${2:-$(mktemp -d)}
+python3 - "$files" "$place" <<'PYTHON'
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fastglow.bench.model import published, random_weights
+from fastglow.checkpoint import save_safetensors
+
+files, place = int(sys.argv[1]), Path(sys.argv[2])
+save_safetensors(random_weights(published(256)), place / "model", "float16")
+(place / "mels").mkdir(exist_ok=True)
+rng = np.random.default_rng(0)
+for i in range(files):
+    frames = int(rng.uniform(1, 12) * 22050 / 256)
+    mel = rng.normal(-5, 2, (80, frames)).clip(-11.5, 2)
+    np.save(place / "mels" / f"{i:05d}.npy", mel.astype(np.float32))
+PYTHON
+nvidia-smi --query-gpu=timestamp,index,clocks.sm,power.draw,utilization.gpu --format=csv,noheader -l 2 > "$place/clocks.csv" &
+clocks=$!
+trap 'kill $clocks' EXIT
+for run in one-0 two-0 one-1 two-1 one-2 two-2; do
+  case $run in one*) device=cuda:0 ;; *) device=cuda:0,cuda:1 ;; esac
+  rm -rf "$place/out"
+  echo "== $run"
+  python3 -m fastglow vocode "$place/mels" -o "$place/out" -m "$place/model" --device $device \
+    --precision fp16 --journal "$place/$run.jsonl" 2>&1 | tail -n 1
+done
+python3 -m fastglow scaling "$place"/one-[12].jsonl "$place"/two-[12].jsonl
+echo "kept: $place"
