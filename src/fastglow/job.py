@@ -24,7 +24,7 @@ from fastglow.audio import (
     write_audio,
 )
 from fastglow.audio.files import AUDIO_SUFFIXES
-from fastglow.audio.match import MelMatcher
+from fastglow.audio.match import MelMatcher, match_strength
 from fastglow.audio.stored import StoredMel, open_mel
 from fastglow.audio.writing import check_length
 from fastglow.checkpoint import Weights, load_weights
@@ -116,6 +116,8 @@ class Recipe:
     Attributes:
         mel_scale: Convention of the mels.
         subtype: Of the audio files.
+        match_mel: Of files; None: 1 for audio, whose mels are recordings', and 0 for mels, which
+            may be smoother than speech.
         together: Frames computed at once; 0: what suits the device.
     """
 
@@ -130,15 +132,15 @@ class Recipe:
     sigma: float = 0.6
     seed: int = 0
     denoise: float = 0.0
-    match_mel: float = 0.0
+    match_mel: float | None = None
     mel_scale: str = "ln"
     subtype: str = "PCM_16"
     together: int = 0
 
     @property
     def manner(self) -> Manner:
-        """How it speaks."""
-        return Manner(sigma=self.sigma, denoise=self.denoise, match_mel=self.match_mel)
+        """How it speaks from a mel."""
+        return Manner(sigma=self.sigma, denoise=self.denoise, match_mel=self.match_mel or 0.0)
 
     def facts(self) -> Facts:
         """What would run here, found out without loading an engine.
@@ -245,6 +247,12 @@ class Job:
             warn(f"{task.source}: {diagnosis.summary}{mend}")
         return mel if isinstance(mel, StoredMel) else convert_mel(mel, scale, config)
 
+    def _manner(self, task: Task) -> Manner:
+        """How the task is spoken."""
+        asked, config = self.recipe.match_mel, self.vocoder.config
+        strength = match_strength(asked, config, recorded=task.is_audio)
+        return {**self.recipe.manner, "match_mel": strength}
+
     @property
     def _longest(self) -> int:
         """Frames from which on a mel is computed part by part, where the model allows it."""
@@ -268,7 +276,7 @@ class Job:
             ThreadPoolExecutor(2) as pool,
         ):
             audios = self.vocoder.stream(
-                _ahead(parts, pool), seed=recipe.seed, frames=width, **recipe.manner
+                _ahead(parts, pool), seed=recipe.seed, frames=width, **self._manner(task)
             )
             last: Future[None] | None = None
             for audio in audios:  # written while the next one is computed
@@ -294,7 +302,8 @@ class Job:
 
     def _write(self, task: Task, spoken: Spoken) -> Written:
         """Polishes, in the thread that writes: a GPU need not wait for it."""
-        audio = self.vocoder.polish(*spoken, self.recipe.denoise, self.recipe.match_mel)
+        manner = self._manner(task)
+        audio = self.vocoder.polish(*spoken, manner["denoise"], manner["match_mel"])
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
         return _written(write_audio(task.target, audio, rate, subtype=subtype))

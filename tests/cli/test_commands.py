@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 
+from fastglow.audio import mel_spectrogram, read_audio
 from fastglow.checkpoint import load_weights, save_safetensors
 from fastglow.vocoder import Vocoder
 
@@ -262,6 +264,40 @@ def test_full_scale_is_clipped_counted_and_said(cli, mel, model, tmp_path):
     assert "clipped" in err
     assert f"{np.count_nonzero(np.abs(expected) > 1)} samples" in out
     assert (np.sign(audio) == np.sign(expected))[np.abs(expected) > 1].all()  # never wrapped
+
+
+def write_speech_and_its_mel(folder, config):
+    """a.wav and m.npy."""
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "a.wav", 0.1 * rng.standard_normal(22050), 22050, subtype="FLOAT")
+    wave, rate = read_audio(folder / "a.wav")
+    np.save(folder / "m.npy", mel_spectrogram(wave, rate, config=config))
+
+
+def test_audio_is_matched_to_its_mel_and_mels_are_not_unless_asked(cli, model, tmp_path):
+    write_speech_and_its_mel(tmp_path, TINY)
+
+    def heard(source, *options):
+        assert cli("vocode", source, "-o", "x.wav", "-m", model, *options)[0] == 0
+        return soundfile.read(tmp_path / "x.wav", dtype="int16")[0]
+
+    plain, matched = heard("m.npy"), heard("a.wav")
+    assert np.array_equal(heard("m.npy", "--match-mel", 1), matched)
+    assert np.array_equal(heard("a.wav", "--match-mel", 0), plain)
+    assert np.abs(matched.astype(float) - plain).max() > 100
+
+
+def test_a_model_that_cannot_be_matched_speaks_from_audio_all_the_same(cli, tmp_path):
+    wide = replace(TINY, hop_length=512, upsample_kernel=1024)
+    save_safetensors(random_weights(wide), tmp_path / "wide", dtype="float32")
+    write_speech_and_its_mel(tmp_path, wide)
+    for source in ("a.wav", "m.npy"):
+        assert cli("vocode", source, "-o", "out", "-m", "wide")[0] == 0
+    found = [(tmp_path / "out" / name).read_bytes() for name in ("a.wav", "m.wav")]
+    assert found[0] == found[1]
+    status, _, err = cli("vocode", "a.wav", "-o", "out", "-m", "wide", "--match-mel", 1)
+    assert status == 2
+    assert "three hops" in err
 
 
 def test_help_is_fast_and_imports_nothing_heavy():

@@ -64,6 +64,7 @@ def test_a_voice_is_scored_shown_written_and_drawn(cli, recordings, model, tmp_p
     assert [file["file"] for file in data["files"]] == ["a.wav", "b.flac"]
     assert data["settings"]["voice"] == "tiny"
     assert data["settings"]["seed"] == 3
+    assert data["settings"]["match_mel"] == 1
     assert set(data["versions"]) == {"fastglow", *libraries.METRICS}
     assert set(data["summary"]) == {"voice", "griffin_lim", "original"}
     assert data["summary"]["griffin_lim"]["stoi"]["mean"] > data["summary"]["voice"]["stoi"]["mean"]

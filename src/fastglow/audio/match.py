@@ -24,6 +24,22 @@ from fastglow.errors import InputError
 LIMIT = 2.0  # Np (17 dB) that a band may be scaled by; from 0.5 to 2 it hardly mattered
 
 
+def matchable(config: WaveGlowConfig) -> bool:
+    """Whether a model's windows overlap enough: else ends are divided by next to nothing."""
+    return 3 * config.hop_length <= config.mel.win_length
+
+
+def match_strength(asked: float | None, config: WaveGlowConfig, *, recorded: bool) -> float:
+    """How strongly to match.
+
+    Args:
+        asked: By the user; None: 1 for mels of recordings, where the model allows it, else 0.
+        config: The model.
+        recorded: Whether the mel is that of a recording.
+    """
+    return float(recorded and matchable(config)) if asked is None else asked
+
+
 class MelMatcher:
     """Scales a model's audio to the mel that it was made from. Safe to call from several threads.
 
@@ -36,11 +52,11 @@ class MelMatcher:
     """
 
     def __init__(self, config: WaveGlowConfig, *, block: int = BLOCK) -> None:
-        mel, hop = config.mel, config.hop_length
-        if 3 * hop > mel.win_length:  # else the last samples are divided by next to nothing
+        mel = config.mel
+        if not matchable(config):
             raise InputError(
                 f"mel matching needs windows of at least three hops; this model has "
-                f"win_length={mel.win_length} and a hop of {hop}"
+                f"win_length={mel.win_length} and a hop of {config.hop_length}"
             )
         layout = (mel, config.n_mel_channels, config.sampling_rate)
         self._config, self._block = config, block

@@ -12,7 +12,6 @@ from fastglow.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastglow.arguments import Manner
     from fastglow.config import WaveGlowConfig
     from fastglow.evaluate.record import FileScores, Result
     from fastglow.evaluate.run import Evaluation, Generate
@@ -86,8 +85,13 @@ def command(
         float, typer.Option(help="Strength of the bias denoiser, as in vocode.", min=0.0)
     ] = 0.0,
     match_mel: Annotated[
-        float, typer.Option(help="Strength of mel matching, as in vocode.", min=0.0, max=1.0)
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Strength of mel matching. Default: 1, as vocode has it for audio files.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures and settings.")
     ] = None,
@@ -112,7 +116,7 @@ def command(
     Needs the extra `evaluate`.
     """
     from fastglow import __version__
-    from fastglow.arguments import Manner, check_settings
+    from fastglow.arguments import check_settings
     from fastglow.audio.files import AUDIO_SUFFIXES
     from fastglow.cli.inputs import find_sources
     from fastglow.evaluate import libraries
@@ -121,8 +125,7 @@ def command(
 
     for name in libraries.METRICS:
         libraries.optional(name)
-    manner = Manner(sigma=sigma, denoise=denoise, match_mel=match_mel)
-    check_settings(**manner)
+    check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel or 0.0)
     check_seed(seed)
     _check_outputs(json_file, report)
     sources = find_sources(inputs or [], AUDIO_SUFFIXES, leave_out=generated)
@@ -131,7 +134,7 @@ def command(
         config, generate, about = _from_files(generated, model, loading)
     else:
         loading |= {"device": device, "precision": precision, "threads": threads}
-        config, generate, about = _from_voice(model, loading, manner, seed)
+        config, generate, about = _from_voice(model, loading, seed, sigma, denoise, match_mel)
     evaluation = _evaluation(config, generate, baseline, seed, quiet)
     drawn = pictures if report else 0
     scores, images, failed = _run(evaluation, sources, about["voice"], drawn, quiet)
@@ -164,13 +167,22 @@ def _check_outputs(json_file: Path | None, report: Path | None) -> None:
 
 
 def _from_voice(
-    model: str | None, loading: dict[str, Any], manner: Manner, seed: int
+    model: str | None,
+    loading: dict[str, Any],
+    seed: int,
+    sigma: float,
+    denoise: float,
+    match_mel: float | None,
 ) -> tuple[WaveGlowConfig, Generate, dict[str, Any]]:
     """A voice's config, what generates, and what the record says of it."""
+    from fastglow.arguments import Manner
+    from fastglow.audio.match import match_strength
     from fastglow.vocoder import Float32, Vocoder
     from fastglow.voices import find_voice
 
     vocoder = Vocoder.load(model, **loading)
+    strength = match_strength(match_mel, vocoder.config, recorded=True)
+    manner = Manner(sigma=sigma, denoise=denoise, match_mel=strength)
 
     def generate(place: Path, mel: Float32) -> Float32:
         return vocoder.synthesize(mel, seed=seed, **manner)

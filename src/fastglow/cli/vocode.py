@@ -33,14 +33,15 @@ def command(
         float, typer.Option(help="Strength of the bias denoiser; try 0.01 to 0.1.", min=0.0)
     ] = 0.0,
     match_mel: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Draw the audio's mel to the given one, phases kept: 0 is off, 1 is best for mels "
-            "of recordings.",
+            help="How far to draw the audio's mel to the given one, phases kept, 0 to 1. Default: "
+            "1 for audio files; 0 for mels, because those that text-to-speech models make sound "
+            "duller so. 1 is best for mels of recordings.",
             min=0.0,
             max=1.0,
         ),
-    ] = 0.0,
+    ] = None,
     mel_scale: Annotated[
         str, typer.Option(help="Convention of the mels; `fastglow doctor` tells which.")
     ] = "ln",
