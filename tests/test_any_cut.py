@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import fastglow
 import fastglow.engines.cpu.engine as cpu
 from fastglow.config import WNConfig
 from fastglow.engines.cpu import CpuEngine
@@ -172,12 +172,17 @@ def test_odd_models(name, batch, row):
     check(row, vocoder, vocoder)
 
 
+@cache
+def voice_in_the_box(device: str) -> Vocoder:
+    return Vocoder.load(device=device)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @settings(max_examples=10, **COMMON)
 @given(batch=batches(), row=long_rows())
 def test_20_cases_of_the_voice_in_the_box(batch, row):
-    voice = fastglow.Vocoder.load(device="cpu")
+    voice = voice_in_the_box("cpu")
     check(batch, voice, voice)
     check(row, voice, voice)
 
@@ -186,6 +191,6 @@ def test_20_cases_of_the_voice_in_the_box(batch, row):
 @settings(max_examples=10, **COMMON)
 @given(batch=batches(), row=long_rows())
 def test_20_cases_of_the_voice_in_the_box_on_a_gpu(batch, row):
-    voice = fastglow.Vocoder.load(device="cuda", precision="fp16")
+    voice = voice_in_the_box("cuda")
     check(batch, voice, voice)
     check(row, voice, voice)
