@@ -4,6 +4,7 @@
 # The first pair warms up what is compiled and cached; 256 channels, random weights, fp16.
 set -e
 files=${1:-10000} place=${2:-$(mktemp -d)}
+rm -rf "$place/mels" "$place"/*.jsonl
 python3 - "$files" "$place" <<'PYTHON'
 import sys
 from pathlib import Path
@@ -14,15 +15,16 @@ from fastglow.bench.model import published, random_weights
 from fastglow.checkpoint import save_safetensors
 
 files, place = int(sys.argv[1]), Path(sys.argv[2])
+place.mkdir(parents=True, exist_ok=True)
 save_safetensors(random_weights(published(256)), place / "model", "float16")
-(place / "mels").mkdir(exist_ok=True)
+(place / "mels").mkdir()
 rng = np.random.default_rng(0)
 for i in range(files):
     frames = int(rng.uniform(1, 12) * 22050 / 256)
     mel = rng.normal(-5, 2, (80, frames)).clip(-11.5, 2)
     np.save(place / "mels" / f"{i:05d}.npy", mel.astype(np.float32))
 PYTHON
-nvidia-smi --query-gpu=timestamp,index,clocks.sm,power.draw,utilization.gpu --format=csv,noheader -l 2 > "$place/clocks.csv" &
+nvidia-smi --query-gpu=timestamp,index,clocks.sm,power.draw,utilization.gpu --format=csv,noheader -l 2 > "$place/clocks.csv" 2>&1 &
 clocks=$!
 trap 'kill $clocks' EXIT
 for run in one-0 two-0 one-1 two-1 one-2 two-2; do
@@ -30,7 +32,8 @@ for run in one-0 two-0 one-1 two-1 one-2 two-2; do
   rm -rf "$place/out"
   echo "== $run"
   python3 -m fastglow vocode "$place/mels" -o "$place/out" -m "$place/model" --device $device \
-    --precision fp16 --journal "$place/$run.jsonl" 2>&1 | tail -n 1
+    --precision fp16 --journal "$place/$run.jsonl" > "$place/$run.log" 2>&1 || { cat "$place/$run.log"; exit 1; }
+  tail -n 1 "$place/$run.log"
 done
 python3 -m fastglow scaling "$place"/one-[12].jsonl "$place"/two-[12].jsonl
 echo "kept: $place"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastglow import job as job_module
+from fastglow.audio import write_audio
 from fastglow.checkpoint import save_safetensors
 from fastglow.config import WNConfig
 from fastglow.errors import InputError, OutputError
@@ -46,6 +47,20 @@ def test_the_same_file(tmp_path, monkeypatch, model, manner, frames, scale, subt
     parts = vocoded(recipe, tmp_path / "a.npy", tmp_path / "parts.wav")
     assert parts.written == whole.written
     assert (tmp_path / "parts.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+
+
+def test_long_audio_is_matched_as_short_audio_is(tmp_path, monkeypatch, model):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(100 * CONFIG.hop_length)
+    write_audio(tmp_path / "a.wav", noise, CONFIG.sampling_rate)
+    whole = vocoded(Recipe(model, device="cpu"), tmp_path / "a.wav", tmp_path / "whole.wav")
+    plain = Recipe(model, device="cpu", match_mel=0.0)
+    vocoded(plain, tmp_path / "a.wav", tmp_path / "plain.wav")
+    monkeypatch.setattr(job_module, "LONG", 40)
+    monkeypatch.setattr(job_module, "STRETCH", {"cpu": 32})
+    parts = vocoded(Recipe(model, device="cpu"), tmp_path / "a.wav", tmp_path / "parts.wav")
+    assert parts.written == whole.written
+    found = [(tmp_path / f"{name}.wav").read_bytes() for name in ("parts", "whole", "plain")]
+    assert found[0] == found[1] != found[2]
 
 
 def test_one_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch, model):

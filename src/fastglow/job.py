@@ -187,8 +187,12 @@ class Recipe:
 
     def settings(self, facts: Facts) -> dict[str, object]:
         """All that decides what is in the files, by name."""
-        names = ("sigma", "seed", "denoise", "match_mel", "mel_scale", "subtype")
-        return asdict(facts) | {name: getattr(self, name) for name in names}
+        names = ("sigma", "seed", "denoise", "mel_scale", "subtype")
+        matched = {
+            "match_mel": self.manner["match_mel"],
+            "match_audio": 1.0 if self.match_mel is None else self.match_mel,  # where it can be
+        }
+        return asdict(facts) | {name: getattr(self, name) for name in names} | matched
 
 
 @dataclass(frozen=True, slots=True)

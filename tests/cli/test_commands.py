@@ -300,6 +300,11 @@ def test_a_model_that_cannot_be_matched_speaks_from_audio_all_the_same(cli, tmp_
     assert "three hops" in err
 
 
+def test_help_shows_brackets_and_indents_examples(fastglow_command):
+    assert "  mel    [batch, n_mel, frames], natural" in fastglow_command("export", "onnx", "-h")[1]
+    assert "\n   fastglow scaling one.jsonl" in fastglow_command("scaling", "-h")[1]
+
+
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys, time; began = time.perf_counter()\n"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_a_voice_is_scored_shown_written_and_drawn(cli, recordings, model, tmp_p
     assert "a.wav" in out
     assert "mean over 2 files" in out
     assert "wrote r.html" in out
+    assert "tiny: sigma 0.6, denoise 0, mel matching 1 (--match-mel 0" in out
     text = (tmp_path / "new" / "x.json").read_text()
     data = json.loads(text)
     assert [file["file"] for file in data["files"]] == ["a.wav", "b.flac"]
@@ -104,6 +106,17 @@ def test_what_is_scored_is_what_the_python_interface_gives(cli, recordings, mode
     audio = vocoder.synthesize(mel, sigma=0.5, seed=7, denoise=0.05, match_mel=0.7)
     found = json.loads((tmp_path / "x.json").read_text())["files"][0]["scores"]["voice"]
     assert found == pytest.approx(Judge(wave, vocoder.config).against(audio), abs=1e-5)
+
+
+def test_a_model_that_cannot_be_matched(cli, recordings, tmp_path):
+    wide = replace(TINY, hop_length=512, upsample_kernel=1024)
+    save_safetensors(random_weights(wide), tmp_path / "wide", dtype="float32")
+    status, out, _ = cli("in/a.wav", "-m", "wide", "--no-baseline")
+    assert status == 0
+    assert "mel matching 0" in out
+    status, out, err = cli("in/a.wav", "in/b.flac", "-m", "wide", "--match-mel", 1)
+    assert (status, out) == (2, "")
+    assert err.count("three hops") == 1
 
 
 def test_files_of_another_vocoder_are_judged_by_the_same_yardstick(cli, recordings, tmp_path):

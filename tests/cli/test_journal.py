@@ -55,7 +55,8 @@ def test_it_holds_settings_files_and_totals(cli, tmp_path) -> None:
     assert first["seed"] == 3
     assert first["device"] in ("cpu", "cuda")
     assert len(str(first["sha256"])) == 64
-    assert {"precision", "conditioning", "sigma", "denoise", "match_mel", "subtype"} <= set(first)
+    assert {"precision", "conditioning", "sigma", "denoise", "subtype"} <= set(first)
+    assert (first["match_mel"], first["match_audio"]) == (0, 1)  # what is usual for each
     by_name = {Path(str(line["source"])).stem: line for line in files}
     assert set(by_name) == {"bad", *map(str, range(FILES))}
     assert "bad.npy" in str(by_name["bad"]["error"])

@@ -62,7 +62,7 @@ class MelMatcher:
         self._config, self._block = config, block
         bank = filter_bank(*layout)
         inside = [np.flatnonzero(band) for band in bank]
-        # Where each band is not zero: an eighth of all products of a bank of 80 bands
+        # Where each band is not zero: with 80 bands of 513 bins one product of 56
         spans = [slice(i[0], i[-1] + 1) if i.size else slice(0) for i in inside]
         self._bands = [(span, band[span]) for span, band in zip(spans, bank, strict=True)]
         bins = np.arange(mel.n_fft // 2 + 1) * (config.sampling_rate / mel.n_fft)
@@ -158,5 +158,5 @@ class Matching:
         gain[count:] = 0
         self._mels = [known[count:]]
         limited = np.clip(self._strength * gain, -LIMIT, LIMIT).astype(np.float32)
-        spectra *= np.exp(self._matcher.spread(limited))  # its exp takes an eighth of float64's
+        spectra *= np.exp(self._matcher.spread(limited))  # whose exp takes a quarter of float64's
         return spectra

@@ -176,12 +176,14 @@ def _from_voice(
 ) -> tuple[WaveGlowConfig, Generate, dict[str, Any]]:
     """A voice's config, what generates, and what the record says of it."""
     from fastglow.arguments import Manner
-    from fastglow.audio.match import match_strength
+    from fastglow.audio.match import MelMatcher, match_strength
     from fastglow.vocoder import Float32, Vocoder
     from fastglow.voices import find_voice
 
     vocoder = Vocoder.load(model, **loading)
     strength = match_strength(match_mel, vocoder.config, recorded=True)
+    if strength:
+        MelMatcher(vocoder.config)  # refuses a model that cannot be matched, before any file
     manner = Manner(sigma=sigma, denoise=denoise, match_mel=strength)
 
     def generate(place: Path, mel: Float32) -> Float32:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated
 
@@ -62,5 +61,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no 
 
 
 def flowing(text: str | None) -> str:
-    """Text with a line a paragraph, for the terminal to wrap: Typer keeps the lines it is given."""
-    return re.sub(r"(?<!\n)\n[ \t]*(?=\S)", " ", cleandoc(text or ""))
+    """Text with a line a paragraph, for the terminal to wrap: Typer keeps the lines it is given.
+
+    Brackets are escaped, which it would take for markup.
+    """
+    return re.sub(r"(?<=\S)[ \t]*\n[ \t]*(?=\S)", " ", text or "").replace("[", r"\[")

@@ -34,7 +34,7 @@ examples:
 
   torchrun --nproc-per-node 4 -m fastglow train train.toml    four GPUs
 
-  fastglow vocode recording.wav -m runs/my-voice/voice        hear it
+  fastglow vocode a.wav -m runs/my-voice/voice --match-mel 0  hear the network alone
 
 the folder that is written:
 

@@ -129,9 +129,10 @@ def command(
 ) -> None:
     """Turn mel spectrograms into speech.
 
-    Audio files are turned into mels first (copy-synthesis), which shows what the model can do
-    at best. Files are written whole or not at all; bad inputs are reported and the rest done.
-    After a crash, the same command with the same --journal does what is missing. Files sound
+    Audio files are turned into mels first (copy-synthesis) and the result is matched to them,
+    which is the best that can be had; with --match-mel 0 it is the network's alone. Files are
+    written whole or not at all; bad inputs are reported and the rest done. After a crash, the
+    same command with the same --journal does what is missing. Files sound
     as each does alone, bit for bit, however they are computed together or spread over devices,
     --shard processes or a Ray cluster; a process that dies loses no file.
     """

@@ -43,10 +43,18 @@ def interval(mean: Mean | None, metric: Metric) -> str:
 
 
 def print_result(console: Console, result: Result) -> None:
-    """Every file, then the means."""
+    """Every file, then the means, and how the voice spoke."""
     wide = console.width >= WIDE
     console.print(_files(result, [m for m in result.metrics if m.brief or wide]))
     console.print(_summary(result))
+    if "match_mel" in result.settings:  # else the files were there
+        told = {name: f"{result.settings[name]:g}" for name in ("sigma", "denoise", "match_mel")}
+        console.print(
+            f"{result.voice}: sigma {told['sigma']}, denoise {told['denoise']}, mel matching "
+            f"{told['match_mel']} (--match-mel 0 judges the network alone)",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _files(result: Result, metrics: Sequence[Metric]) -> Table:
