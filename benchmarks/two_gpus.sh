@@ -1,10 +1,11 @@
 #!/bin/sh
 # How much faster a corpus is on two GPUs than on one: one, two, one, two, with the clocks beside them.
 #   sh benchmarks/two_gpus.sh [FILES] [FOLDER]     10,000 files (18 h) of random mels by default
-# The first pair warms up what is compiled and cached; 256 channels, random weights, fp16.
+# python3 must have fastglow; FOLDER must be new or empty. The first pair warms up what is compiled and cached; 256 channels, random weights, fp16.
 set -e
 files=${1:-10000} place=${2:-$(mktemp -d)}
-rm -rf "$place/mels" "$place"/*.jsonl
+mkdir -p "$place"
+[ -z "$(ls -A "$place")" ] || { echo "$place is not empty" >&2; exit 2; }
 python3 - "$files" "$place" <<'PYTHON'
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ from fastglow.bench.model import published, random_weights
 from fastglow.checkpoint import save_safetensors
 
 files, place = int(sys.argv[1]), Path(sys.argv[2])
-place.mkdir(parents=True, exist_ok=True)
 save_safetensors(random_weights(published(256)), place / "model", "float16")
 (place / "mels").mkdir()
 rng = np.random.default_rng(0)

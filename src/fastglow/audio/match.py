@@ -158,5 +158,5 @@ class Matching:
         gain[count:] = 0
         self._mels = [known[count:]]
         limited = np.clip(self._strength * gain, -LIMIT, LIMIT).astype(np.float32)
-        spectra *= np.exp(self._matcher.spread(limited))  # whose exp takes a quarter of float64's
+        spectra *= np.exp(self._matcher.spread(limited))  # whose exp takes a fifth of float64's
         return spectra

@@ -130,7 +130,7 @@ def command(
     """Turn mel spectrograms into speech.
 
     Audio files are turned into mels first (copy-synthesis) and the result is matched to them,
-    which is the best that can be had; with --match-mel 0 it is the network's alone. Files are
+    which brings it nearer; with --match-mel 0 it is the network's alone. Files are
     written whole or not at all; bad inputs are reported and the rest done. After a crash, the
     same command with the same --journal does what is missing. Files sound
     as each does alone, bit for bit, however they are computed together or spread over devices,
