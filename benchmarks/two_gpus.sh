@@ -1,5 +1,5 @@
 #!/bin/sh
-# How much faster a corpus is on two GPUs than on one: one, two, one, two, with the clocks beside them.
+# How much faster a corpus is on two GPUs than on one: one, two, the other, two, with the clocks beside them.
 #   sh benchmarks/two_gpus.sh [FILES] [FOLDER]     10,000 files (18 h) of random mels by default
 # python3 must have fastglow; FOLDER must be new or empty. The first pair warms up what is compiled and cached; 256 channels, random weights, fp16.
 set -e
@@ -28,7 +28,7 @@ nvidia-smi --query-gpu=timestamp,index,clocks.sm,power.draw,utilization.gpu --fo
 clocks=$!
 trap 'kill $clocks' EXIT
 for run in one-0 two-0 one-1 two-1 one-2 two-2; do
-  case $run in one*) device=cuda:0 ;; *) device=cuda:0,cuda:1 ;; esac
+  case $run in one-2) device=cuda:1 ;; one*) device=cuda:0 ;; *) device=cuda:0,cuda:1 ;; esac
   rm -rf "$place/out"
   echo "== $run"
   python3 -m fastglow vocode "$place/mels" -o "$place/out" -m "$place/model" --device $device \

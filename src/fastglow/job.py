@@ -142,8 +142,11 @@ class Recipe:
         """How it speaks from a mel."""
         return Manner(sigma=self.sigma, denoise=self.denoise, match_mel=self.match_mel or 0.0)
 
-    def facts(self) -> Facts:
+    def facts(self, *, imported: bool = True) -> Facts:
         """What would run here, found out without loading an engine.
+
+        Args:
+            imported: See :func:`fastglow.engines.choose.choose_engine`.
 
         Raises:
             CheckpointError: The checkpoint cannot be read.
@@ -154,7 +157,7 @@ class Recipe:
             find_voice(self.model), hop=self.hop, rate=self.rate, dialect=self.dialect
         )
         form: Any = self.conditioning
-        choice = choose_engine(weights.config, self.device, self.precision, form)
+        choice = choose_engine(weights.config, self.device, self.precision, form, imported=imported)
         return Facts.of(weights, choice.device, choice.precision, choice.conditioning)
 
     def fixed(self, facts: Facts) -> Recipe:

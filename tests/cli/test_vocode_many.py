@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from fastglow.checkpoint import save_safetensors
-from fastglow.cli.corpus import WARNINGS
+from fastglow.cli.corpus import WARNINGS, vocode_files
+from fastglow.corpus import Outcome
+from fastglow.job import Outcomes, Task, Written
 
 from models import TINY, random_weights
 
@@ -161,6 +163,16 @@ def test_processes_on_several_devices_give_the_same_files(place, expected, tmp_p
     lines = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
     assert {line["worker"] for line in lines if "worker" in line} == {"cpu#0", "cpu#1"}
     assert set(lines[-1]["run"]["busy"]) == {"cpu#0", "cpu#1"}
+
+
+def test_a_run_s_clock_ends_with_its_last_file(tmp_path) -> None:
+    def run(tasks: object, warn: object) -> Outcomes:
+        yield Outcome(Task(tmp_path / "a.npy", tmp_path / "a.wav"), Written(22050, 0.5, 0, 44144))
+        time.sleep(1)  # as long as processes take to end
+
+    totals = vocode_files([], run, 22050, skip_existing=False, journal=None, quiet=True)
+    assert (totals.done, totals.seconds) == (1, 1.0)
+    assert totals.wall < 0.5
 
 
 def test_ctrl_c_ends_all_processes_and_what_is_written_is_whole(place, expected, tmp_path) -> None:

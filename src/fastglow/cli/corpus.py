@@ -30,7 +30,8 @@ def local(recipe: Recipe) -> Iterator[tuple[Facts, Run]]:
         job = replace(recipe, device=devices[0]).load()
         yield job.facts, job.run
     else:
-        facts = replace(recipe, device=devices[0]).facts()
+        # The processes import PyTorch at the same time; here it would come first.
+        facts = replace(recipe, device=devices[0]).facts(imported=False)
         yield facts, Fleet(recipe.fixed(facts), devices).run
 
 
@@ -55,7 +56,7 @@ class Totals:
         seconds: Of audio.
         computing: Seconds, by worker.
         began: When, as the clock of ``time.perf_counter`` says.
-        wall: Seconds until the end.
+        wall: Seconds until the last file was done; processes take most of a second to end.
     """
 
     done: int = 0
@@ -165,7 +166,6 @@ def vocode_files(
         except KeyboardInterrupt:
             progress.error(f"interrupted; {totals.done} files written so far are whole")
             raise
-    totals.wall = time.perf_counter() - totals.began
     if journal:
         journal.end(totals.record())
     return totals

@@ -7,17 +7,16 @@ add in one order whatever the tile, and every row stands on the axis between zer
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fastglow.engines.base import NOT_FINITE, Float32, Noise
-from fastglow.engines.cuda.checks import check_shapes, explained, indexed
+from fastglow.engines.base import Float32, Noise
+from fastglow.engines.cuda.aside import Aside
+from fastglow.engines.cuda.checks import check_shapes, indexed
 from fastglow.engines.cuda.graphs import Passes
 from fastglow.engines.cuda.inbox import Requests
 from fastglow.engines.cuda.launches import Launch, holding, launches
@@ -27,6 +26,7 @@ from fastglow.engines.cuda.pieces import Axis, axes, bucket, cut
 from fastglow.engines.cuda.push import Push, Reach
 from fastglow.engines.cuda.room import Room
 from fastglow.engines.cuda.stream import CudaStream
+from fastglow.engines.cuda.turns import Slip, Turns
 from fastglow.engines.cuda.workspace import Layouts, Placed, Workspace, fill_upsampled
 from fastglow.errors import EngineError, InputError
 from fastglow.kernels.common import STORAGE
@@ -41,8 +41,9 @@ WARM_FRAMES = (1, 300, 3000)  # lengths that meet every kernel
 class CudaEngine:
     """Runs a plan on an NVIDIA GPU.
 
-    Safe to call from several threads: calls run one after another. ``FASTGLOW_GRAPHS=0`` launches
-    every kernel by itself, for debugging.
+    Safe to call from several threads: calls run one after another, and one is launched while
+    the one before it still runs. ``FASTGLOW_GRAPHS=0`` launches every kernel by itself, for
+    debugging.
 
     Attributes:
         precision: Storage and products; sums, coupling and 1x1 convolutions are always float32.
@@ -88,12 +89,10 @@ class CudaEngine:
             )
         graphs = os.environ.get("FASTGLOW_GRAPHS", "1") != "0" and self._device.type == "cuda"
         self._passes = Passes(self._device, graphs)
-        self._layouts = Layouts(self._workspace.phases * plan.config.n_group, self._device)
+        self._aside = Aside(self._device)
+        self._layouts = Layouts(self._workspace.phases * plan.config.n_group, self._aside)
         self._last: Placed | None = None  # what the buffers' mask was made for
-        self._requests, self._calls = Requests(self._device), 0
-        pinned = self._device.type == "cuda"  # so that no copy brings it back
-        self._flag = torch.zeros(1, dtype=torch.int64, pin_memory=pinned)
-        self._lock = threading.Lock()
+        self._requests, self._turns = Requests(self._device), Turns(self._device)
         name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
         self.description = (
             f"{device} {precision}, {name}, {self.conditioning} conditioning, layers "
@@ -102,8 +101,8 @@ class CudaEngine:
 
     def infer(self, mel: Float32, noise: Noise, lengths: Sequence[int]) -> Float32:
         """See :class:`fastglow.engines.base.Engine`."""
-        drawn = noise if isinstance(noise, SeededNoise) else self._to_device(noise)
-        return self.infer_device(self._to_device(mel), drawn, lengths).cpu().numpy()
+        drawn = noise if isinstance(noise, SeededNoise) else self._aside.give(noise)[0]
+        return self._aside.fetch(self.infer_device(self._aside.give(mel)[0], drawn, lengths))
 
     def stream(self, noise: SeededNoise, lookahead: int | None = None) -> CudaStream:
         """See :class:`fastglow.engines.base.Engine`."""
@@ -112,7 +111,7 @@ class CudaEngine:
     @contextmanager
     def _pushing(self, frames: int, reach: Reach) -> Iterator[tuple[Push, Call]]:
         """What takes so many new frames of a stream through all flows, and what runs it."""
-        with self._lock, torch.no_grad(), self._here(), explained():
+        with self._turns.turn():
             try:
                 places = bucket(reach.history + frames)
                 self._grow(places)
@@ -143,8 +142,7 @@ class CudaEngine:
             mel: [B, n_mel, frames] float32.
             noise: [B, samples] float32, already scaled by sigma, or seeds.
             lengths: Frames of each row that count.
-            check: Wait for the result and raise if it is not finite. Without it all calls must
-                be on one stream, because they share buffers.
+            check: Wait for the result and raise if it is not finite.
 
         Returns:
             [B, samples] float32; a row is zero past its length.
@@ -157,24 +155,22 @@ class CudaEngine:
         check_shapes(mel, noise, lengths, (self.config.n_mel_channels, samples))
         mel = mel.contiguous()
         noise = noise if isinstance(noise, SeededNoise) else noise.contiguous()
-        with self._lock, torch.no_grad(), self._here(), explained():
-            self._calls += 1
-            audio = self._narrowing(mel, noise, lengths, samples)
-            if check:
-                if self._device.type == "cuda":
-                    torch.cuda.current_stream(self._device).synchronize()
-                if self._flag.item() == self._calls:
-                    raise EngineError(NOT_FINITE)
+        with self._turns.turn():
+            slip = self._turns.slip(read=check)
+            audio = self._narrowing(mel, noise, lengths, slip)
+            slip.done.record()
+        if check:
+            self._turns.read(slip)
         return audio
 
     def _narrowing(
-        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
+        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], slip: Slip
     ) -> Tensor:
         """:meth:`_infer`, in passes half as wide while memory runs out: the same bits."""
         wide = self._widest
         while True:
             try:
-                return self._infer(mel, noise, lengths, samples)
+                return self._infer(mel, noise, lengths, slip)
             except torch.OutOfMemoryError:
                 self._drop()
                 if self._widest // 2 < self._room.least:
@@ -183,16 +179,17 @@ class CudaEngine:
                 self._widest //= 2
 
     def _infer(
-        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], samples: int
+        self, mel: Tensor, noise: Tensor | SeededNoise, lengths: Sequence[int], slip: Slip
     ) -> Tensor:
         """The audio."""
+        samples = self.config.samples(mel.shape[2])
         whole = self.config.samples(min(lengths)) == samples  # a fill takes as long as two layers
         make = torch.empty if whole else torch.zeros
         audio = make(len(mel), samples, device=self._device)
         pieces = cut(self._counts(lengths), self._widest, self._room.field)
         for axis in axes(pieces, self._widest, self._gap):
             buffers, run = self._pass(axis.places)
-            self._fill(buffers, axis, mel, noise, audio, lengths)
+            self._fill(buffers, axis, mel, noise, audio, lengths, slip)
             run()
         return audio
 
@@ -202,7 +199,7 @@ class CudaEngine:
 
     def warm(self) -> None:
         """Compile every kernel of this model, or load it from the caches on disk."""
-        with self._here(), explained():
+        with self._turns.turn():
             self._layers.warm()
         for frames in WARM_FRAMES:
             mel = torch.zeros(1, self.config.n_mel_channels, frames, device=self._device)
@@ -223,16 +220,11 @@ class CudaEngine:
         mel = torch.zeros(batch, self.config.n_mel_channels, frames, device=self._device)
         noise, audio = torch.zeros(2, batch, samples, device=self._device)
         buffers, _ = self._pass(found[0].places)
-        self._fill(buffers, found[0], mel, noise, audio, [frames] * batch)
+        slip = self._turns.slip(read=False)
+        self._fill(buffers, found[0], mel, noise, audio, [frames] * batch, slip)
         steps = sum(counts) * self._workspace.phases
         each = launches(self._packer, self._flows, self._layers, buffers, steps)
         return [launch._replace(call=holding(launch.call, mel, noise, audio)) for launch in each]
-
-    def _here(self) -> AbstractContextManager[Any]:
-        """Makes the engine's GPU the one that kernels are launched on."""
-        if self._device.type == "cuda":
-            return torch.cuda.device(self._device)
-        return nullcontext()
 
     @property
     def _gap(self) -> int:
@@ -240,9 +232,6 @@ class CudaEngine:
         wn = self.config.wn
         reach = wn.kernel_size // 2 * 2 ** (wn.n_layers - 1)
         return int(max(-(-reach // self._workspace.phases) + 1, self.config.mel_taps))
-
-    def _to_device(self, array: Float32) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
     def _fill(
         self,
@@ -252,6 +241,7 @@ class CudaEngine:
         noise: Tensor | SeededNoise,
         audio: Tensor,
         lengths: Sequence[int],
+        slip: Slip,
     ) -> None:
         """Fill in the request of one axis, and what else depends on it."""
         places = self._layouts.get(axis, audio.shape[1])
@@ -269,8 +259,8 @@ class CudaEngine:
             mel=mel,
             noise=None if isinstance(noise, SeededNoise) else noise,
             audio=audio,
-            flag=self._flag,
-            call=self._calls,
+            flag=slip.flag,
+            call=slip.call,
             within=places.within,
             target=places.target,
             row=places.row,

@@ -12,7 +12,7 @@ import torch
 
 from fastglow.engines.cuda.layers import Call
 
-KEPT = 16  # the least recently used goes first
+KEPT = 16  # the least recently used goes first; more than inbox.SLOTS, so that it cannot still run
 # One capture at a time in a process: they share PyTorch's stream for it, and waiting for the whole
 # device, as each does first, ends another's.
 _CAPTURE = threading.Lock()

@@ -37,8 +37,12 @@ class Gpu:
     memory: int
 
 
-def find(index: int = 0) -> Gpu:
+def find(index: int = 0, *, imported: bool = True) -> Gpu:
     """The GPU of that index, if the engine can use it.
+
+    Args:
+        index: As the driver counts.
+        imported: Import PyTorch to ask it, too; otherwise who loads the engine finds out.
 
     Raises:
         NoGpuError: There is none, it is too old, or software is missing.
@@ -56,6 +60,13 @@ def find(index: int = 0) -> Gpu:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise NoGpuError(f"{' and '.join(missing)} not installed: pip install 'fastglow[cuda]'")
+    if imported:
+        _ask_torch(gpu)
+    return gpu
+
+
+def _ask_torch(gpu: Gpu) -> None:
+    """Raise if PyTorch cannot use it."""
     try:
         import torch
     except (ImportError, OSError) as error:  # a shared library is missing, say
@@ -66,7 +77,6 @@ def find(index: int = 0) -> Gpu:
             "for a newer driver; update the NVIDIA driver or install another build "
             "(https://pytorch.org/get-started)"
         )
-    return gpu
 
 
 def visible() -> list[Gpu]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastglow.engines.cuda.aside import Aside
 from fastglow.engines.cuda.layers import Buffers
 from fastglow.engines.cuda.pack import Packer
 from fastglow.engines.cuda.pieces import Axis, Int64, layout
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fastglow.engines.cuda.layers import Layers
 
 ALIGN = 256  # bytes, between buffers
-LAYOUTS = 64  # kept; the least recently used goes first
+LAYOUTS = 64  # kept; the least recently used goes first, which no call under way can have
 
 
 class Workspace:
@@ -128,32 +129,31 @@ class Placed:
     bits: Tensor
 
     @classmethod
-    def make(cls, places: tuple[Int64, Int64, Int64, Int64], device: torch.device) -> Placed:
+    def make(cls, places: tuple[Int64, Int64, Int64, Int64], aside: Aside) -> Placed:
         """From what :func:`fastglow.engines.cuda.pieces.layout` gives."""
         inside = places[0] >= 0
         bits = np.packbits(inside, bitorder="little")
-        arrays = (*places, inside.astype(np.float32), bits)
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        return cls(*aside.give(*places, inside.astype(np.float32), bits))
 
 
 class Layouts:
     """Axes on the device; a batch of lengths met before finds its own there."""
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, size: int, aside: Aside) -> None:
         """Hold none yet.
 
         Args:
             size: Samples a place.
-            device: Where to.
+            aside: What brings them to the device.
         """
-        self._size, self._device = size, device
+        self._size, self._aside = size, aside
         self._kept: OrderedDict[tuple[Axis, int], Placed] = OrderedDict()
 
     def get(self, axis: Axis, samples: int) -> Placed:
         """An axis of rows of so many samples."""
         key = (axis, samples)
         if key not in self._kept:
-            self._kept[key] = Placed.make(layout(axis, samples, self._size), self._device)
+            self._kept[key] = Placed.make(layout(axis, samples, self._size), self._aside)
             if len(self._kept) > LAYOUTS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
