@@ -31,11 +31,12 @@ __device__ __forceinline__ void arrive_at(u32 bar, u32 block, u32 count = 1) {
       "mbarrier.arrive.shared::cluster.b64 _, [remote], %2;\n}"
       ::"r"(bar), "r"(block), "r"(count) : "memory");
 }
+// Not bar.sync and bar.arrive, which promise that all come to them at one instruction.
 __device__ __forceinline__ void named_sync(int id, int count) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
+  asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
 __device__ __forceinline__ void named_arrive(int id, int count) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
+  asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
