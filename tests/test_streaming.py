@@ -49,6 +49,22 @@ def test_streamed_equals_whole(form, total, sizes, frames, seed, manner):
     assert np.array_equal(np.concatenate(pieces), vocoder.synthesize(mel, seed=seed, **manner))
 
 
+@pytest.mark.parametrize("frames", [1, 25])
+@pytest.mark.parametrize("form", ["phases", "published"])
+def test_a_caller_may_use_one_array_for_all_chunks(form, frames):
+    mel = random_input(CONFIG, 100)[0][0].astype(np.float32)
+    buffer = np.empty((CONFIG.n_mel_channels, 10), np.float32)
+
+    def chunks():
+        for piece in cut(mel, [10]):
+            buffer[:] = piece
+            yield buffer
+
+    manner = {"seed": 1, "denoise": 0.1, "match_mel": 1.0}
+    pieces = list(VOCODERS[form].stream(chunks(), frames=frames, **manner))
+    assert np.array_equal(np.concatenate(pieces), VOCODERS[form].synthesize(mel, **manner))
+
+
 def test_audio_comes_before_the_mel_has_ended():
     vocoder = VOCODERS["phases"]
     lookahead = vocoder.engine.stream(SeededNoise((0,), 1.0)).lookahead

@@ -35,7 +35,7 @@ from fastglow.vocoder import Float32, Vocoder
 from fastglow.voices import find_voice
 
 LONG = 50_000  # frames, 10 minutes: longer mels are computed and written part by part
-STRETCH = {"cpu": 512, "cuda": 32_000}  # frames of such a part; on a GPU four pushes
+STRETCH = {"cpu": 512, "cuda": 48_000}  # frames of such a part; on a GPU six pushes
 TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
 GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 

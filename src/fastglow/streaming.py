@@ -20,13 +20,15 @@ def stream(state: Stream, chunks: Iterable[Float32], frames: int) -> Iterator[Fl
     held: list[Float32] = []
     waiting = 0
     for chunk in chunks:
-        held.append(chunk)
         waiting += chunk.shape[1]
-        if waiting >= frames:
-            audio = state.push(np.concatenate(held, axis=1))
-            held, waiting = [], 0
-            if audio.size:
-                yield audio
+        if waiting < frames:
+            held.append(chunk.copy())  # its memory may be the next chunk's
+            continue
+        # A GPU waits for what happens here, so a chunk that is alone is not copied
+        audio = state.push(np.concatenate([*held, chunk], axis=1) if held else chunk)
+        held, waiting = [], 0
+        if audio.size:
+            yield audio
     rest = [state.push(np.concatenate(held, axis=1))] if held else []
     audio = np.concatenate([*rest, state.finish()])
     if audio.size:
