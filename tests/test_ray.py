@@ -54,6 +54,17 @@ def recipe(place: Path) -> Recipe:
     return Recipe(model=str(place / "model"), device="cpu", threads=1)
 
 
+def test_a_cluster_that_cannot_be_joined_is_one_line() -> None:
+    class Unreachable:
+        def init(self, address: str, **quiet: object) -> None:
+            raise ConnectionError(f"Failed to connect to Ray cluster\nat {address}")
+
+    with pytest.raises(
+        InputError, match=r"^--ray-address far:1: .*cluster at far:1.*RAY_AUTH_MODE"
+    ):
+        ray._connect(Unreachable(), "far:1")
+
+
 def tasks(place: Path, out: Path, count: int = COUNT) -> list[Task]:
     return [Task(place / "mels" / f"{i}.npy", out / f"{i}.wav") for i in range(count)]
 

@@ -142,11 +142,11 @@ class Recipe:
         """How it speaks from a mel."""
         return Manner(sigma=self.sigma, denoise=self.denoise, match_mel=self.match_mel or 0.0)
 
-    def facts(self, *, imported: bool = True) -> Facts:
+    def facts(self, *, ask_torch: bool = True) -> Facts:
         """What would run here, found out without loading an engine.
 
         Args:
-            imported: See :func:`fastglow.engines.choose.choose_engine`.
+            ask_torch: See :func:`fastglow.engines.choose.choose_engine`.
 
         Raises:
             CheckpointError: The checkpoint cannot be read.
@@ -157,7 +157,9 @@ class Recipe:
             find_voice(self.model), hop=self.hop, rate=self.rate, dialect=self.dialect
         )
         form: Any = self.conditioning
-        choice = choose_engine(weights.config, self.device, self.precision, form, imported=imported)
+        choice = choose_engine(
+            weights.config, self.device, self.precision, form, ask_torch=ask_torch
+        )
         return Facts.of(weights, choice.device, choice.precision, choice.conditioning)
 
     def fixed(self, facts: Facts) -> Recipe:

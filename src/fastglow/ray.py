@@ -103,7 +103,11 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--ray-address {address}: cannot join this cluster ({reason})") from None
+        raise InputError(
+            f"--ray-address {address}: cannot join this cluster ({reason}); check with `ray "
+            "status` that it runs, and set RAY_AUTH_MODE=token if it was started with a token, "
+            "as new versions of Ray do by themselves"
+        ) from None
 
 
 class Cluster:

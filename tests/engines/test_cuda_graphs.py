@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from fastglow.engines.cuda import graphs
 from fastglow.engines.cuda.graphs import Passes
 
 
@@ -24,7 +25,7 @@ class Device:
             self.spoiled += self.under_way
 
     @contextmanager
-    def graph(self, graph: object, capture_error_mode: str):
+    def graph(self, graph: object, stream: object, capture_error_mode: str):
         with self.guard:
             self.spoiled += self.under_way  # they share a stream
             self.under_way += 1
@@ -38,6 +39,7 @@ class Device:
 
 def test_no_thread_spoils_another_s_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device()
+    monkeypatch.setitem(graphs._STREAMS, torch.device("cuda"), None)
     for name in ("synchronize", "graph", "CUDAGraph"):
         monkeypatch.setattr(torch.cuda, name, getattr(device, name))
     launched: list[int] = []

@@ -1,14 +1,18 @@
 """Looking for a GPU on a machine that has none: the driver is a stand-in."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from fastglow.checkpoint import save_safetensors
+from fastglow.cli.corpus import local
 from fastglow.engines.choose import choose_engine
 from fastglow.engines.cuda import probe
 from fastglow.errors import EngineError
+from fastglow.job import Recipe
 
-from models import TINY
+from models import TINY, random_weights
 
 
 @pytest.fixture
@@ -30,5 +34,11 @@ def test_why_a_gpu_cannot_be_used_is_told(driver: None) -> None:
 
 
 def test_what_runs_is_known_without_pytorch(driver: None) -> None:
-    found = choose_engine(TINY, "cuda:1", imported=False)
+    found = choose_engine(TINY, "cuda:1", ask_torch=False)
     assert (found.device, found.precision, found.conditioning) == ("cuda:1", "fp16", "phases")
+
+
+def test_what_starts_several_processes_needs_no_pytorch(driver: None, tmp_path: Path) -> None:
+    save_safetensors(random_weights(TINY), tmp_path / "model", "float32")
+    with local(Recipe(str(tmp_path / "model"), device="cuda:1,cuda:1")) as (facts, _):
+        assert (facts.device, facts.precision) == ("cuda", "fp16")

@@ -31,7 +31,7 @@ def local(recipe: Recipe) -> Iterator[tuple[Facts, Run]]:
         yield job.facts, job.run
     else:
         # The processes import PyTorch at the same time; here it would come first.
-        facts = replace(recipe, device=devices[0]).facts(imported=False)
+        facts = replace(recipe, device=devices[0]).facts(ask_torch=False)
         yield facts, Fleet(recipe.fixed(facts), devices).run
 
 

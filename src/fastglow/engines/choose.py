@@ -61,7 +61,7 @@ def choose_engine(
     precision: str = "auto",
     conditioning: Conditioning | Literal["auto"] = "auto",
     *,
-    imported: bool = True,
+    ask_torch: bool = True,
 ) -> Choice:
     """Choose what was left open; the same answer on every machine of a kind.
 
@@ -71,7 +71,7 @@ def choose_engine(
         precision: "auto" is fp16 on a GPU and fp32 on a CPU.
         conditioning: "auto" is the phase matrices where they exist and are not too large: 2.5 GB
             on a CPU, a quarter of the memory of a GPU.
-        imported: Import PyTorch, seconds, to ask whether it can use the GPU.
+        ask_torch: Import PyTorch, seconds, to ask whether it can use the GPU.
 
     Raises:
         InputError: There is no such device, precision or form.
@@ -81,7 +81,7 @@ def choose_engine(
         choose("device", device, ("auto", "cpu", "cuda"))
     choose("conditioning", conditioning, ("auto", "phases", "published"))
     choose("precision", precision, ("auto", *dict.fromkeys(chain(*PRECISIONS.values()))))
-    found, gpu = (None, "") if device == "cpu" else _look(device, imported)
+    found, gpu = (None, "") if device == "cpu" else _look(device, ask_torch)
     kind = "cuda" if found else "cpu"
     if precision != "auto" and precision not in PRECISIONS[kind]:
         why = f"; no GPU is used: {gpu}" if gpu else ""
@@ -97,14 +97,14 @@ def choose_engine(
     return Choice(place, precision, conditioning, gpu)
 
 
-def _look(device: str, imported: bool) -> tuple[probe.Gpu | None, str]:
+def _look(device: str, ask_torch: bool) -> tuple[probe.Gpu | None, str]:
     """The GPU and its name, or None and why.
 
     Raises:
         EngineError: It cannot be used and the device is not "auto".
     """
     try:
-        gpu = probe.find(int(device.partition(":")[2] or 0), imported=imported)
+        gpu = probe.find(int(device.partition(":")[2] or 0), ask_torch=ask_torch)
     except probe.NoGpuError as error:
         if device == "auto":
             return None, str(error)

@@ -10,38 +10,47 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+PIECE = 1 << 22  # numbers brought at a time: 16 MB of page-locked memory, which PyTorch keeps
+
 
 class Aside:
-    """A queue of the device's own for copies, which so wait for nothing that is computed.
+    """A stream of an engine's own for copies, which so wait for nothing that is computed.
 
-    In the queue of the computing, a copy comes behind another thread's call, and the call after
-    that behind the copy: with calls launched ahead, 4 % of a corpus's time (256 channels, H100).
+    In the stream of the computing, a copy comes behind another thread's call, and the call after
+    that behind the copy. With calls launched ahead and page-locked memory this takes 7 % off a
+    corpus's time (256 channels, H100).
     """
 
     def __init__(self, device: torch.device) -> None:
         """Empty.
 
         Args:
-            device: Whose queue.
+            device: Of the engine.
         """
         on_gpu = device.type == "cuda"
         self._device = device
-        self._stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+        # PyTorch hands out streams of a priority over and over; -1: never the one of captures
+        self._stream = torch.cuda.Stream(device, priority=-1) if on_gpu else None  # type: ignore[no-untyped-call]
 
     def give(self, *arrays: NDArray[Any]) -> list[Tensor]:
         """The arrays on the device; returns when they are there."""
-        with self._queue():
+        with self._within():
             return [torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays]
 
     def fetch(self, found: Tensor) -> NDArray[Any]:
-        """A tensor that has been computed, in the host's memory."""
+        """A contiguous float32 tensor that has been computed, in the host's memory."""
         if self._stream is None:
             return found.numpy()
-        with self._queue():  # through page-locked memory: 4 % more of that time
-            host = torch.empty_like(found, device="cpu", pin_memory=True)
-            host.copy_(found, non_blocking=True)
-            self._stream.synchronize()
-        return host.numpy().copy()  # callers may keep it, and page-locked memory is short
+        out: NDArray[Any] = np.empty(found.shape, np.float32)
+        source, target = found.view(-1), out.reshape(-1)
+        locked = torch.empty(min(source.numel(), PIECE), pin_memory=True)
+        with self._within():
+            for at in range(0, source.numel(), PIECE):
+                part = source[at : at + PIECE]
+                locked[: len(part)].copy_(part, non_blocking=True)
+                self._stream.synchronize()
+                target[at : at + PIECE] = locked[: len(part)].numpy()
+        return out
 
-    def _queue(self) -> AbstractContextManager[Any]:
+    def _within(self) -> AbstractContextManager[Any]:
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()

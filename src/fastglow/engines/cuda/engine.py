@@ -41,9 +41,9 @@ WARM_FRAMES = (1, 300, 3000)  # lengths that meet every kernel
 class CudaEngine:
     """Runs a plan on an NVIDIA GPU.
 
-    Safe to call from several threads: calls run one after another, and one is launched while
-    the one before it still runs. ``FASTGLOW_GRAPHS=0`` launches every kernel by itself, for
-    debugging.
+    Safe to call from several threads: calls run one after another, and one whose length has been
+    met is launched while the one before it still runs. ``FASTGLOW_GRAPHS=0`` launches every
+    kernel by itself, for debugging.
 
     Attributes:
         precision: Storage and products; sums, coupling and 1x1 convolutions are always float32.
@@ -219,9 +219,10 @@ class CudaEngine:
         samples = self.config.samples(frames)
         mel = torch.zeros(batch, self.config.n_mel_channels, frames, device=self._device)
         noise, audio = torch.zeros(2, batch, samples, device=self._device)
-        buffers, _ = self._pass(found[0].places)
-        slip = self._turns.slip(read=False)
-        self._fill(buffers, found[0], mel, noise, audio, [frames] * batch, slip)
+        with self._turns.turn():
+            buffers, _ = self._pass(found[0].places)
+            slip = self._turns.slip(read=False)
+            self._fill(buffers, found[0], mel, noise, audio, [frames] * batch, slip)
         steps = sum(counts) * self._workspace.phases
         each = launches(self._packer, self._flows, self._layers, buffers, steps)
         return [launch._replace(call=holding(launch.call, mel, noise, audio)) for launch in each]
@@ -246,6 +247,7 @@ class CudaEngine:
         """Fill in the request of one axis, and what else depends on it."""
         places = self._layouts.get(axis, audio.shape[1])
         if self._last is not places:  # else the mask is as it was
+            self._last = None  # until it is, if this is interrupted
             buffers.mask.copy_(places.mask)
             buffers.bits.copy_(places.bits)
             self._last = places

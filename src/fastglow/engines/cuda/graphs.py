@@ -13,9 +13,10 @@ import torch
 from fastglow.engines.cuda.layers import Call
 
 KEPT = 16  # the least recently used goes first; more than inbox.SLOTS, so that it cannot still run
-# One capture at a time in a process: they share PyTorch's stream for it, and waiting for the whole
+# One capture at a time in a process: they share a device's stream for it, and waiting for the whole
 # device, as each does first, ends another's.
 _CAPTURE = threading.Lock()
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}  # PyTorch's own is of the device met first
 
 
 class Passes:
@@ -70,9 +71,18 @@ class _Captured:
             torch.cuda.synchronize(self._device)
             graph = torch.cuda.CUDAGraph()
             # thread_local: another thread's copies to and from the device break no capture
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, stream=_stream(self._device), capture_error_mode="thread_local"
+            ):
                 _launch(self._calls)
             self._graph = graph
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where a device's graphs are captured."""
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return _STREAMS[device]
 
 
 def _launch(calls: Sequence[Call]) -> None:

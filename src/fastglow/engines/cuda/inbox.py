@@ -41,6 +41,11 @@ class Mark:
         if self._event:
             self._event.synchronize()
 
+    def hold(self) -> None:
+        """Have what is launched from now on, on whatever stream, wait for it."""
+        if self._event:
+            self._event.wait(torch.cuda.current_stream(self._device))
+
 
 class Inbox:
     """Arrays on the host and their likes on the device.

@@ -37,12 +37,12 @@ class Gpu:
     memory: int
 
 
-def find(index: int = 0, *, imported: bool = True) -> Gpu:
+def find(index: int = 0, *, ask_torch: bool = True) -> Gpu:
     """The GPU of that index, if the engine can use it.
 
     Args:
         index: As the driver counts.
-        imported: Import PyTorch to ask it, too; otherwise who loads the engine finds out.
+        ask_torch: Import PyTorch to ask it, too; otherwise who loads the engine finds out.
 
     Raises:
         NoGpuError: There is none, it is too old, or software is missing.
@@ -60,7 +60,7 @@ def find(index: int = 0, *, imported: bool = True) -> Gpu:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise NoGpuError(f"{' and '.join(missing)} not installed: pip install 'fastglow[cuda]'")
-    if imported:
+    if ask_torch:
         _ask_torch(gpu)
     return gpu
 
@@ -70,7 +70,7 @@ def _ask_torch(gpu: Gpu) -> None:
     try:
         import torch
     except (ImportError, OSError) as error:  # a shared library is missing, say
-        raise NoGpuError(f"PyTorch cannot be imported: {error}") from None
+        raise NoGpuError(f"PyTorch cannot be ask_torch: {error}") from None
     if not torch.cuda.is_available():
         raise NoGpuError(
             f"PyTorch {torch.__version__} cannot use {gpu.name}: it was built without CUDA or "

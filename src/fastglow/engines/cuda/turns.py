@@ -38,18 +38,19 @@ class Slip:
 class Turns:
     """Lets one caller launch at a time, behind what was launched before, on whatever stream.
 
-    Callers wait for their own results outside of their turn, so that a call is launched while the
-    one before it runs.
+    Callers of :meth:`CudaEngine.infer` wait for their own results outside of their turn, so that a
+    call is launched while the one before it runs.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Nobody's turn.
+        """Nobody's turn; the first comes behind what was launched before this.
 
         Args:
             device: Where calls run.
         """
         self._device, self._lock, self._calls = device, threading.Lock(), 0
-        self._stream: torch.cuda.Stream | None = None  # of the last turn
+        self._launched = Mark(device)  # behind the last turn
+        self._launched.record()
         self._unread = Slip(device)
         self._free: list[Slip] = []
 
@@ -57,12 +58,11 @@ class Turns:
     def turn(self) -> Iterator[None]:
         """The caller's turn; the engine's GPU is the one that kernels are launched on."""
         with self._lock, torch.no_grad(), self._here(), explained():
-            if self._device.type == "cuda":
-                stream = torch.cuda.current_stream(self._device)
-                if self._stream not in (None, stream):
-                    stream.wait_stream(self._stream)
-                self._stream = stream
-            yield
+            self._launched.hold()
+            try:
+                yield
+            finally:
+                self._launched.record()
 
     def slip(self, read: bool) -> Slip:
         """For a call of this turn.
@@ -83,8 +83,7 @@ class Turns:
         Raises:
             EngineError: Its audio is not finite.
         """
-        with explained():
-            slip.done.wait()
+        slip.done.wait()
         bad = slip.flag.item() == slip.call
         self._free.append(slip)
         if bad:
