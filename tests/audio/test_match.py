@@ -25,6 +25,23 @@ SHORT = replace(CONFIG, mel=MelConfig(n_fft=1024, win_length=800))
 RATE = CONFIG.sampling_rate
 
 
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, OTHER, SHORT, replace(CONFIG, n_mel_channels=160)],
+    ids=["published", "other", "short windows", "bands without a bin"],
+)
+def test_bands_are_those_of_the_filters(config: WaveGlowConfig) -> None:
+    bins = np.random.default_rng(0).normal(size=(5, 2, config.mel.n_fft // 2 + 1))
+    spectra = bins[:, 0] + 1j * bins[:, 1]
+    mel, rate = config.mel, config.sampling_rate
+    filters = librosa.filters.mel(
+        sr=rate, n_fft=mel.n_fft, n_mels=config.n_mel_channels, fmin=mel.fmin, fmax=mel.fmax,
+        dtype=np.float64,
+    )  # fmt: skip
+    expected = -np.log(np.maximum(np.abs(spectra) @ filters.T, 1e-5))
+    np.testing.assert_allclose(MelMatcher(config).lack(spectra), expected, atol=1e-9)
+
+
 def speech(config: WaveGlowConfig = CONFIG) -> tuple[np.ndarray, np.ndarray]:
     """Whole frames of speech in some noise, and the mel of the speech alone."""
     wave = clips.wave(clips.FILES[0])[: 100 * config.hop_length]

@@ -60,12 +60,14 @@ class MelMatcher:
             )
         layout = (mel, config.n_mel_channels, config.sampling_rate)
         self._config, self._block = config, block
-        bank = filter_bank(*layout)
-        inside = [np.flatnonzero(band) for band in bank]
-        # Where each band is not zero: with 80 bands of 513 bins one product of 56
-        spans = [slice(i[0], i[-1] + 1) if i.size else slice(0) for i in inside]
-        self._bands = [(span, band[span]) for span, band in zip(spans, bank, strict=True)]
         bins = np.arange(mel.n_fft // 2 + 1) * (config.sampling_rate / mel.n_fft)
+        # A bin lies between two bands' centres, on the one's falling and the other's rising side
+        between, none = np.searchsorted(band_centres(*layout), bins, "right"), np.zeros(bins.size)
+        sides = np.vstack([none, filter_bank(*layout), none])
+        self._falling, self._rising = (
+            sides[between + side, np.arange(bins.size)] for side in (0, 1)
+        )
+        self._between, self._first = np.unique(between, return_index=True)
         place = np.interp(bins, band_centres(*layout), np.arange(config.n_mel_channels))
         self._below = place.astype(np.int64)  # the outermost bands stand for what is past them
         self._above = np.minimum(self._below + 1, config.n_mel_channels - 1)
@@ -113,17 +115,21 @@ class MelMatcher:
     def lack(self, spectra: Spectra) -> Float64:
         """-ln of the bands [count, n_mel] that spectra have."""
         magnitudes = np.abs(spectra)
-        bands = np.empty((len(spectra), len(self._bands)))
-        for k, (span, weights) in enumerate(self._bands):
-            # einsum, not BLAS: the bits must not depend on the threads or the block
-            np.einsum("tf,f->t", magnitudes[:, span], weights, out=bands[:, k])
+        sums = np.zeros((2, len(spectra), self._config.n_mel_channels + 1))
+        for side, weights in zip(sums, (self._falling, self._rising), strict=True):
+            # Not BLAS, whose bits depend on the threads and the block; and a few long calls,
+            # because threads wait for one another at each
+            side[:, self._between] = np.add.reduceat(magnitudes * weights, self._first, axis=1)
+        bands = sums[0, :, 1:] + sums[1, :, :-1]
         lack: Float64 = -np.log(np.maximum(bands, FLOOR))
         return lack
 
     def spread(self, gain: Float32) -> Float32:
         """Bands [count, n_mel] to bins [count, n_fft // 2 + 1], in a line from centre to centre."""
-        below, above = gain[:, self._below], gain[:, self._above]
-        spread: Float32 = below + (above - below) * self._share
+        below, spread = gain[:, self._below], gain[:, self._above]
+        spread -= below
+        spread *= self._share
+        spread += below
         return spread
 
 
