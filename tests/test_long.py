@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastglow import job as job_module
+from fastglow import long as long_module
 from fastglow.audio import write_audio
 from fastglow.checkpoint import save_safetensors
 from fastglow.config import WNConfig
@@ -43,7 +44,7 @@ def test_the_same_file(tmp_path, monkeypatch, model, manner, frames, scale, subt
     recipe = Recipe(model, device="cpu", mel_scale=scale, subtype=subtype, seed=7, **manner)
     whole = vocoded(recipe, tmp_path / "a.npy", tmp_path / "whole.wav")
     monkeypatch.setattr(job_module, "LONG", 40)
-    monkeypatch.setattr(job_module, "STRETCH", {"cpu": 32})
+    monkeypatch.setattr(long_module, "STRETCH", {"cpu": 32})
     parts = vocoded(recipe, tmp_path / "a.npy", tmp_path / "parts.wav")
     assert parts.written == whole.written
     assert (tmp_path / "parts.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
@@ -56,7 +57,7 @@ def test_long_audio_is_matched_as_short_audio_is(tmp_path, monkeypatch, model):
     plain = Recipe(model, device="cpu", match_mel=0.0)
     vocoded(plain, tmp_path / "a.wav", tmp_path / "plain.wav")
     monkeypatch.setattr(job_module, "LONG", 40)
-    monkeypatch.setattr(job_module, "STRETCH", {"cpu": 32})
+    monkeypatch.setattr(long_module, "STRETCH", {"cpu": 32})
     parts = vocoded(Recipe(model, device="cpu"), tmp_path / "a.wav", tmp_path / "parts.wav")
     assert parts.written == whole.written
     found = [(tmp_path / f"{name}.wav").read_bytes() for name in ("parts", "whole", "plain")]
@@ -70,7 +71,7 @@ def test_one_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch, model):
     def full(*_, **__):
         raise OutputError("no room")
 
-    monkeypatch.setattr(job_module, "open_audio", full)
+    monkeypatch.setattr(long_module, "open_audio", full)
     job = Recipe(model, device="cpu").load()
     tasks = [Task(tmp_path / "a.npy", tmp_path / f"{i}.wav") for i in range(3)]
     outcomes = []

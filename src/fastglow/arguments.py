@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
 Float32 = NDArray[np.float32]
@@ -81,3 +83,42 @@ def as_float32(array: Any, what: str) -> Float32:
         raise InputError(f"{what} has dtype {found.dtype}; expected floating point")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused by name
         return found.astype(np.float32, copy=False)
+
+
+def check_mel(
+    batch: Float32,
+    shape: tuple[int, ...],
+    lengths: Sequence[int] | NDArray[np.integer] | None,
+    config: WaveGlowConfig,
+) -> list[int]:
+    """The frames of each row of a batch of mels.
+
+    Args:
+        batch: Of mels, [B, n_mel, frames] if all is well.
+        shape: As the caller gave it.
+        lengths: [B] frames that count; None: all.
+        config: The model.
+
+    Raises:
+        InputError: The batch or the lengths are unusable.
+    """
+    bands = config.n_mel_channels
+    if batch.ndim != 3 or batch.shape[1] != bands or 0 in batch.shape:
+        turned = shape[-1:] == (bands,) and bands not in shape[:-1]
+        raise InputError(
+            f"the mel has shape {list(shape)}; expected [{bands}, frames] or "
+            f"[batch, {bands}, frames]{'; it looks transposed' if turned else ''}"
+        )
+    frames = [batch.shape[2]] * len(batch)
+    if lengths is not None:
+        frames = whole_numbers(lengths, "lengths")
+        if len(frames) != len(batch) or not all(1 <= n <= batch.shape[2] for n in frames):
+            raise InputError(
+                f"lengths {frames[:8]} do not fit a batch of {len(batch)} rows of "
+                f"{batch.shape[2]} frames; expected one number a row, 1 to {batch.shape[2]}"
+            )
+    if not config.samples(min(frames)):
+        raise InputError("the mel is too short to give one step of audio")
+    if not all(np.isfinite(row[:, :n]).all() for row, n in zip(batch, frames, strict=True)):
+        raise InputError("the mel holds NaN or infinite values")
+    return frames

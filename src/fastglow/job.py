@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,23 +18,21 @@ from fastglow.audio import (
     convert_mel,
     diagnose,
     mel_spectrogram,
-    open_audio,
     read_audio,
     write_audio,
 )
 from fastglow.audio.files import AUDIO_SUFFIXES
 from fastglow.audio.match import MelMatcher, match_strength
 from fastglow.audio.stored import StoredMel, open_mel
-from fastglow.audio.writing import check_length
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.corpus import AHEAD, Corpus, Outcome
 from fastglow.engines.choose import choose_engine
 from fastglow.errors import InputError
+from fastglow.long import vocode_long
 from fastglow.vocoder import Float32, Vocoder
 from fastglow.voices import find_voice
 
 LONG = 50_000  # frames, 10 minutes: longer mels are computed and written part by part
-STRETCH = {"cpu": 512, "cuda": 48_000}  # frames of such a part; on a GPU six pushes
 TOGETHER = {"cpu": 2000, "cuda": 16_000}  # frames: 23 s, and a whole pass of the CUDA engine
 GROUPS = {"cpu": 1, "cuda": 2}  # of so many frames computed at a time
 
@@ -271,30 +268,17 @@ class Job:
         """A long mel to its file in bounded memory; one on disk is in its own scale."""
         if mel.shape[1] <= self._longest:
             return None
-        recipe, config, width = self.recipe, self.vocoder.config, STRETCH[self._kind]
-        if isinstance(mel, StoredMel):
-            parts = (convert_mel(part, recipe.mel_scale, config) for part in mel.parts(width))
-        else:
-            held = mel
-            parts = (held[:, at : at + width] for at in range(0, mel.shape[1], width))
-        make_folder(task.target.parent)
-        rate, subtype = self.vocoder.sampling_rate, recipe.subtype
-        check_length(task.target, config.samples(mel.shape[1]), subtype)  # hours before it is met
-        with (
-            open_audio(task.target, rate, subtype=subtype) as writer,
-            ThreadPoolExecutor(2) as pool,
-        ):
-            audios = self.vocoder.stream(
-                _ahead(parts, pool), seed=recipe.seed, frames=width, **self._manner(task)
-            )
-            last: Future[None] | None = None
-            for audio in audios:  # written while the next one is computed
-                if last:
-                    last.result()
-                last = pool.submit(writer.write, audio)
-            if last:
-                last.result()
-        return _written(writer.report)
+        recipe = self.recipe
+        report = vocode_long(
+            self.vocoder,
+            mel,
+            task.target,
+            scale=recipe.mel_scale,
+            subtype=recipe.subtype,
+            seed=recipe.seed,
+            manner=self._manner(task),
+        )
+        return _written(report)
 
     def _synthesize(self, mels: Sequence[Any]) -> list[Spoken]:
         """What the network says to each mel [n_mel, frames]."""
@@ -316,15 +300,6 @@ class Job:
         make_folder(task.target.parent)
         rate, subtype = self.vocoder.sampling_rate, self.recipe.subtype
         return _written(write_audio(task.target, audio, rate, subtype=subtype))
-
-
-def _ahead(parts: Iterable[Float32], pool: ThreadPoolExecutor) -> Iterator[Float32]:
-    """Each part, while the next one is read in a thread."""
-    source = iter(parts)
-    coming = pool.submit(next, source, None)
-    while (part := coming.result()) is not None:
-        coming = pool.submit(next, source, None)
-        yield part
 
 
 def _written(report: WriteReport) -> Written:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastglow import noise as noise_module
 from fastglow import streaming
-from fastglow.arguments import as_float32, at_least, check_settings, whole_numbers
+from fastglow.arguments import as_float32, at_least, check_mel, check_settings
 from fastglow.checkpoint import Weights, load_weights
 from fastglow.config import WaveGlowConfig
 from fastglow.engines.base import Engine, Noise
@@ -160,7 +160,7 @@ class Vocoder:
         """
         mels = as_float32(mel, "the mel")
         batch = mels[None] if mels.ndim == 2 else mels
-        frames = self._check_mel(batch, mels.shape, lengths)
+        frames = check_mel(batch, mels.shape, lengths, self.config)
         check_settings(sigma=sigma, denoise=denoise, match_mel=match_mel)
         if match_mel:
             self._matcher()  # refuses a model that cannot be matched, before the network runs
@@ -244,39 +244,6 @@ class Vocoder:
             chunks = streaming.heard(chunks, matching)
         audio = streaming.stream(self.engine.stream(noise, lookahead), chunks, frames)
         return streaming.filtered(audio, filters) if filters else audio
-
-    def _check_mel(
-        self,
-        batch: Float32,
-        shape: tuple[int, ...],
-        lengths: Sequence[int] | NDArray[np.integer] | None,
-    ) -> list[int]:
-        """The frames of each row; raises unless the batch is usable."""
-        bands = self.config.n_mel_channels
-        if batch.ndim != 3 or batch.shape[1] != bands or 0 in batch.shape:
-            hint = (
-                "; it looks transposed"
-                if shape[-1:] == (bands,) and bands not in shape[:-1]
-                else ""
-            )
-            raise InputError(
-                f"the mel has shape {list(shape)}; expected [{bands}, frames] or "
-                f"[batch, {bands}, frames]{hint}"
-            )
-        if lengths is None:
-            frames = [batch.shape[2]] * len(batch)
-        else:
-            frames = whole_numbers(lengths, "lengths")
-            if len(frames) != len(batch) or not all(1 <= n <= batch.shape[2] for n in frames):
-                raise InputError(
-                    f"lengths {frames[:8]} do not fit a batch of {len(batch)} rows of "
-                    f"{batch.shape[2]} frames; expected one number a row, 1 to {batch.shape[2]}"
-                )
-        if not self.config.samples(min(frames)):
-            raise InputError("the mel is too short to give one step of audio")
-        if not all(np.isfinite(row[:, :n]).all() for row, n in zip(batch, frames, strict=True)):
-            raise InputError("the mel holds NaN or infinite values")
-        return frames
 
     def _noise(
         self, seed: Seed, noise: Any, sigma: float, batch: Float32, frames: list[int]
