@@ -54,7 +54,7 @@ def vocode_long(
     with open_audio(target, rate, subtype=subtype) as writer, ThreadPoolExecutor(2) as pool:
         audios = vocoder.stream(_ahead(parts, pool), seed=seed, frames=width, **manner)
         last: Future[None] | None = None
-        for audio in audios:
+        for audio in audios:  # written while the next one is computed
             if last:
                 last.result()
             last = pool.submit(writer.write, audio)

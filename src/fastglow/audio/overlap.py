@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastglow.audio.mel import Float32, Float64, frames_of
 
-BLOCK = 64  # frames at a time: windows of 0.5 MB; of 2 MB, new memory took half of the time
+BLOCK = 64  # frames at a time: windows of 0.5 MB; of 2 MB, new memory took nearly half of the time
 
 Wave = NDArray[np.floating[Any]]
 Spectra = NDArray[np.complex128]
