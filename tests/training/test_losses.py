@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import signal
 
-from fastglow.audio.mel import filter_bank
+from fastglow.audio.bands import filter_bank
 from fastglow.config import MelConfig
 from fastglow.errors import InputError
 from fastglow.training.losses import (

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.mel import Float32, Float64, as_wave, frames_of, hann
-from fastglow.audio.overlap import BLOCK, Overlap, Spectra
+from fastglow.audio.frames import BLOCK, frames_of, hann
+from fastglow.audio.mel import Float32, Float64, as_wave
+from fastglow.audio.overlap import Overlap, Spectra
 from fastglow.errors import InputError
 
 

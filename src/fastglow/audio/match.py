@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.arguments import check_settings
-from fastglow.audio.mel import FLOOR, Float32, Float64, band_centres, filter_bank, hann
-from fastglow.audio.overlap import BLOCK, Overlap, Spectra
+from fastglow.audio.bands import band_centres, bands_of
+from fastglow.audio.frames import BLOCK, hann, scratch
+from fastglow.audio.mel import FLOOR, Float32, Float64
+from fastglow.audio.overlap import Overlap, Spectra
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
@@ -60,14 +62,8 @@ class MelMatcher:
             )
         layout = (mel, config.n_mel_channels, config.sampling_rate)
         self._config, self._block = config, block
+        self._bands = bands_of(*layout)
         bins = np.arange(mel.n_fft // 2 + 1) * (config.sampling_rate / mel.n_fft)
-        # A bin lies between two bands' centres, on the one's falling and the other's rising side
-        between, none = np.searchsorted(band_centres(*layout), bins, "right"), np.zeros(bins.size)
-        sides = np.vstack([none, filter_bank(*layout), none])
-        self._falling, self._rising = (
-            sides[between + side, np.arange(bins.size)] for side in (0, 1)
-        )
-        self._between, self._first = np.unique(between, return_index=True)
         place = np.interp(bins, band_centres(*layout), np.arange(config.n_mel_channels))
         self._below = place.astype(np.int64)  # the outermost bands stand for what is past them
         self._above = np.minimum(self._below + 1, config.n_mel_channels - 1)
@@ -114,19 +110,15 @@ class MelMatcher:
 
     def lack(self, spectra: Spectra) -> Float64:
         """-ln of the bands [count, n_mel] that spectra have."""
-        magnitudes = np.abs(spectra)
-        sums = np.zeros((2, len(spectra), self._config.n_mel_channels + 1))
-        for side, weights in zip(sums, (self._falling, self._rising), strict=True):
-            # Not BLAS, whose bits depend on the threads and the block; and a few long calls,
-            # because threads wait for one another at each
-            side[:, self._between] = np.add.reduceat(magnitudes * weights, self._first, axis=1)
-        bands = sums[0, :, 1:] + sums[1, :, :-1]
-        lack: Float64 = -np.log(np.maximum(bands, FLOOR))
+        lack: Float64 = -np.log(np.maximum(self._bands(spectra), FLOOR))
         return lack
 
     def spread(self, gain: Float32) -> Float32:
         """Bands [count, n_mel] to bins [count, n_fft // 2 + 1], in a line from centre to centre."""
-        below, spread = gain[:, self._below], gain[:, self._above]
+        shape = (len(gain), self._below.size)
+        below, spread = (scratch(name, *shape, dtype=np.float32) for name in ("below", "spread"))
+        for found, bands in ((below, self._below), (spread, self._above)):
+            np.take(gain, bands, axis=1, out=found, mode="clip")  # else it makes a copy first
         spread -= below
         spread *= self._share
         spread += below
@@ -164,5 +156,6 @@ class Matching:
         gain[count:] = 0
         self._mels = [known[count:]]
         limited = np.clip(self._strength * gain, -LIMIT, LIMIT).astype(np.float32)
-        spectra *= np.exp(self._matcher.spread(limited))  # whose exp takes a fifth of float64's
+        factors = self._matcher.spread(limited)
+        spectra *= np.exp(factors, out=factors)  # in float32, a fifth of float64's time
         return spectra

@@ -9,24 +9,23 @@ Source: tacotron2's layers.py and stft.py; M. Slaney, Auditory Toolbox (1998).
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.config import MelConfig, WaveGlowConfig
+from fastglow.audio.bands import bands_of
+from fastglow.audio.frames import BLOCK, Wave, frames_of, hann, scratch
+from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Wave = NDArray[np.floating[Any]]
 
 FLOOR = 1e-5  # magnitude; its logarithm, -11.513, is the least value of a mel
 MAX_PEAK = 100.0  # float audio above this is surely 16-bit samples that nobody divided by 32768
 FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31}
 RATES = (1000, 768000)  # Hz that audio may have
-BLOCK = 512  # frames at a time: 4 MB each for the windows and for their spectra
 
 
 def mel_spectrogram(wave: Any, rate: int, *, config: WaveGlowConfig | None = None) -> Float32:
@@ -112,100 +111,17 @@ def resample(wave: Wave, rate: int, target: int) -> Wave:
     return out
 
 
-def reflected(wave: Wave, start: int, stop: int) -> Float64:
-    """Samples ``start`` to ``stop - 1`` of audio [samples] that is mirrored at both ends."""
-    if start >= 0 and stop <= wave.size:
-        return wave[start:stop].astype(np.float64)
-    last = wave.size - 1
-    index = np.arange(start, stop) % max(2 * last, 1)
-    return wave[np.minimum(index, 2 * last - index)].astype(np.float64)
-
-
-def frames_of(wave: Wave, first: int, count: int, n_fft: int, hop: int) -> Any:
-    """Frames ``first`` to ``first + count - 1`` of audio as float64 [count, n_fft], a view."""
-    start = first * hop - n_fft // 2
-    piece = reflected(wave, start, start + (count - 1) * hop + n_fft)
-    return np.lib.stride_tricks.sliding_window_view(piece, n_fft)[::hop]
-
-
-def hann(win_length: int, n_fft: int) -> Float64:
-    """A periodic Hann window [n_fft], zero outside its middle ``win_length`` samples."""
-    window = np.zeros(n_fft)
-    start = (n_fft - win_length) // 2
-    phase = np.arange(win_length) * (2 * np.pi / win_length)
-    window[start : start + win_length] = 0.5 - 0.5 * np.cos(phase)
-    return window
-
-
-@lru_cache(maxsize=8)
-def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
-    """Triangular filters [bands, n_fft // 2 + 1] of unit area in Hz on Slaney's mel scale.
-
-    Args:
-        mel: Its ``fmax`` is the Nyquist frequency if left out or above it.
-        bands: How many filters.
-        rate: Hz.
-
-    Raises:
-        InputError: The mel's hyperparameters fit neither each other nor the rate.
-    """
-    fmax = _fmax(mel, rate)
-    if mel.n_fft < 2 or mel.n_fft % 2 or not 1 <= mel.win_length <= mel.n_fft:
-        raise InputError(
-            f"n_fft={mel.n_fft} with win_length={mel.win_length}; "
-            "expected an even n_fft and a window of 1 to n_fft samples"
-        )
-    if not 0 <= mel.fmin < fmax:
-        raise InputError(f"fmin={mel.fmin} and fmax={fmax} Hz; expected 0 <= fmin < fmax")
-    edges = _edges(mel, bands, rate)
-    bins = np.arange(mel.n_fft // 2 + 1) * (rate / mel.n_fft)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(np.minimum(rising, falling), 0)
-    bank: Float64 = triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
-    bank.flags.writeable = False
-    return bank
-
-
-def band_centres(mel: MelConfig, bands: int, rate: int) -> Float64:
-    """Where the filters of :func:`filter_bank` peak, [bands] Hz."""
-    return _edges(mel, bands, rate)[1:-1]
-
-
-def _edges(mel: MelConfig, bands: int, rate: int) -> Float64:
-    """Where the filters begin, peak and end, [bands + 2] Hz."""
-    low, high = _hz_to_mel(mel.fmin), _hz_to_mel(_fmax(mel, rate))
-    return _mel_to_hz(np.linspace(low, high, bands + 2))
-
-
-def _fmax(mel: MelConfig, rate: int) -> float:
-    return rate / 2 if mel.fmax is None else min(mel.fmax, rate / 2)
-
-
-# Slaney's scale: 3 mel for every 200 Hz up to 1 kHz, then 27 mel for every factor of 6.4
-_KNEE_HZ, _KNEE_MEL, _LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
-
-
-def _hz_to_mel(hertz: float) -> float:
-    if hertz < _KNEE_HZ:
-        return hertz * _KNEE_MEL / _KNEE_HZ
-    return float(_KNEE_MEL + np.log(hertz / _KNEE_HZ) / _LOG_STEP)
-
-
-def _mel_to_hz(mel: Float64) -> Float64:
-    above = _KNEE_HZ * np.exp(_LOG_STEP * (mel - _KNEE_MEL))
-    return np.where(mel < _KNEE_MEL, mel * _KNEE_HZ / _KNEE_MEL, above)
-
-
 def _mel(wave: Wave, config: WaveGlowConfig) -> Float32:
     """The mel [n_mel, frames] of audio [samples] at the model's rate, in float64 up to the ln."""
     n_fft, hop = config.mel.n_fft, config.hop_length
-    bank = filter_bank(config.mel, config.n_mel_channels, config.sampling_rate)
+    bands = bands_of(config.mel, config.n_mel_channels, config.sampling_rate)
     window = hann(config.mel.win_length, n_fft)
     count = wave.size // hop + 1
     out = np.empty((config.n_mel_channels, count), dtype=np.float32)
     for first in range(0, count, BLOCK):
         stop = min(first + BLOCK, count)
-        spectra = np.fft.rfft(frames_of(wave, first, stop - first, n_fft, hop) * window)
-        out[:, first:stop] = np.log(np.maximum(bank @ np.abs(spectra).T, FLOOR))
+        windowed = scratch("windowed", stop - first, n_fft)
+        np.multiply(frames_of(wave, first, stop - first, n_fft, hop), window, out=windowed)
+        sums = bands(np.fft.rfft(windowed))
+        out[:, first:stop] = np.log(np.maximum(sums, FLOOR)).T
     return out

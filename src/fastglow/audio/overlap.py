@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.mel import Float32, Float64, frames_of
+from fastglow.audio.frames import BLOCK, Wave, frames_of, scratch
+from fastglow.audio.mel import Float32, Float64
 
-BLOCK = 64  # frames at a time: windows of 0.5 MB; of 2 MB, new memory took nearly half of the time
-
-Wave = NDArray[np.floating[Any]]
 Spectra = NDArray[np.complex128]
 Change = Callable[[Spectra], Spectra]
 
@@ -65,15 +62,16 @@ class Overlap:
         while self._next < end:
             first, stop = self._next, min(self._next + self._block, end)
             frames = frames_of(self._held, first - self._origin, stop - first, size, hop)
-            spectra = self._change(np.fft.rfft(frames * self._window))
-            sums = np.zeros((2, stop - first + self._reach, hop))
-            sums[:, : self._reach] = self._carry
-            changed = np.fft.irfft(spectra, size)
+            windowed = scratch("windowed", stop - first, size)
+            np.multiply(frames, self._window, out=windowed)
+            changed = np.fft.irfft(self._change(np.fft.rfft(windowed)), size)
             changed *= self._window
+            sums = scratch("sums", 2, stop - first + self._reach, hop)
+            sums[:, : self._reach], sums[:, self._reach :] = self._carry, 0
             self._add(sums, changed)
             done = stop - first + (self._reach if last and stop == end else 0)
             out.append(self._final(sums[:, :done], first * hop - size // 2))
-            self._carry, self._next = sums[:, stop - first :], stop
+            self._carry, self._next = sums[:, stop - first :].copy(), stop
         begin = max(0, self._next - self._reach)  # the mirrored end looks back less than that
         self._held = self._held[(begin - self._origin) * hop :]
         self._origin = begin
@@ -99,4 +97,5 @@ class Overlap:
         total, weight = sums.reshape(2, -1)
         low = max(-start, 0)
         high = max(low, min(total.size, self._samples - start))
-        return (total[low:high] / weight[low:high]).astype(np.float32)
+        total = np.divide(total[low:high], weight[low:high], out=total[low:high])
+        return total.astype(np.float32)

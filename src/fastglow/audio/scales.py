@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.mel import FLOOR, Float32, Float64, filter_bank
+from fastglow.audio.bands import filter_bank
+from fastglow.audio.mel import FLOOR, Float32, Float64
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 

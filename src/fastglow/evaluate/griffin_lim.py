@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastglow.audio.mel import Float32, filter_bank
+from fastglow.audio.bands import filter_bank
+from fastglow.audio.mel import Float32
 from fastglow.config import WaveGlowConfig
 from fastglow.evaluate.libraries import optional, padding_quietly
 

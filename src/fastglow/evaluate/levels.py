@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 
 import numpy as np
 
-from fastglow.audio.mel import hann
+from fastglow.audio.frames import hann
 from fastglow.errors import InputError
 from fastglow.evaluate.libraries import importable, optional
 from fastglow.evaluate.metrics import Wave, wideband

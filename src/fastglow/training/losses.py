@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fastglow.audio.mel import filter_bank
+from fastglow.audio.bands import filter_bank
 from fastglow.config import MelConfig
 from fastglow.errors import InputError
 

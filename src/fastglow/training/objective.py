@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fastglow.audio.mel import filter_bank
+from fastglow.audio.bands import filter_bank
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 from fastglow.training.adversary import Adversary, AdversaryConfig
