@@ -9,7 +9,7 @@ demo: .venv/.demo  ## The shipped voice speaks: demo/demo.wav and demo/demo.png
 	$(BIN)/fastglow demo -o demo
 
 test: .venv/.dev  ## The tests that continuous integration runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 slow: .venv/.dev  ## The long tests (20,000 fuzz cases)
 	$(BIN)/python -m pytest -m slow
