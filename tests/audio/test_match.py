@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import clips
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastglow.audio import mel_spectrogram
-from fastglow.audio.match import MelMatcher
+from fastglow.audio.match import Matching, MelMatcher
 from fastglow.config import MelConfig, WaveGlowConfig
 from fastglow.errors import InputError
 
@@ -86,6 +87,32 @@ def test_the_block_changes_no_bit(block):
     audio, mel = speech()
     wanted = MelMatcher(CONFIG)(audio, mel)
     assert np.array_equal(MelMatcher(CONFIG, block=block)(audio, mel), wanted)
+
+
+def test_threads_and_turns_in_one_thread_keep_apart():
+    """What is worked on is kept from call to call, by each thread for itself."""
+    rng = np.random.default_rng(0)
+    waves = [
+        (0.1 * rng.standard_normal(256 * hops)).astype(np.float32) for hops in range(600, 901, 100)
+    ]
+
+    def matched(wave: np.ndarray) -> np.ndarray:
+        return MelMatcher(CONFIG)(wave, mel_spectrogram(wave, RATE) + np.float32(0.3))
+
+    wanted = [matched(wave) for wave in waves]
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(matched, waves * 3), wanted * 3, strict=True):
+            assert np.array_equal(found, expected)
+
+    turns: list[tuple[Matching, list[np.ndarray]]] = []
+    for wave in waves[:2]:
+        turns.append((MelMatcher(CONFIG).begin(1.0), []))
+        turns[-1][0].hear(mel_spectrogram(wave, RATE) + np.float32(0.3))
+    for at in range(0, 256 * 700, 7000):
+        for wave, (matching, out) in zip(waves, turns, strict=False):
+            out.append(matching.push(wave[at : at + 7000]))
+    for (matching, out), expected in zip(turns, wanted, strict=False):
+        assert np.array_equal(np.concatenate([*out, matching.finish()]), expected)
 
 
 @settings(max_examples=40, deadline=None)

@@ -17,7 +17,7 @@ import fastglow
 from fastglow.audio import mel as mel_module
 from fastglow.audio import mel_spectrogram
 from fastglow.audio.bands import Bands, filter_bank
-from fastglow.audio.frames import hann
+from fastglow.audio.frames import block_of, hann
 from fastglow.config import MelConfig, WaveGlowConfig
 from fastglow.errors import InputError
 
@@ -78,11 +78,27 @@ def test_bands_are_the_filters_sums(n_fft, bands, edges):
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_bands_have_the_same_bits_whatever_the_block(config):
+    sums = Bands(config.mel, config.n_mel_channels, config.sampling_rate)
+    parts = np.random.default_rng(0).normal(size=(2, 130, config.mel.n_fft // 2 + 1))
+    spectra = parts[0] + 1j * parts[1]
+    whole = sums(spectra)
+    for block in (1, 7, 64):
+        blocks = [sums(spectra[at : at + block]) for at in range(0, len(spectra), block)]
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    assert sums(spectra[:0]).shape == (0, config.n_mel_channels)
+
+
 def test_blocks_leave_no_seam(monkeypatch):
     audio = clips.wave(clips.FILES[0])
     whole = mel_spectrogram(audio, 22050)
-    monkeypatch.setattr(mel_module, "BLOCK", 7)
+    monkeypatch.setattr(mel_module, "block_of", lambda n_fft: 7)
     np.testing.assert_array_equal(mel_spectrogram(audio, 22050), whole)
+
+
+def test_blocks_are_smaller_where_frames_are_longer():
+    assert [block_of(n_fft) for n_fft in (2, 1024, 4096, 1 << 20)] == [512, 512, 128, 1]
 
 
 def test_memory_does_not_grow_with_the_audio():

@@ -11,23 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.frames import scratch
+from fastglow.audio.frames import Float64, scratch
 from fastglow.config import MelConfig
 from fastglow.errors import InputError
-
-Float64 = NDArray[np.float64]
 
 
 class Bands:
     """Sums of magnitudes over each filter; from :func:`bands_of`.
 
     Not BLAS's: its bits depend on the block and on how many threads it has, and the threads of two
-    callers fight for the cores (audio read in two threads on two cores took three times as long).
+    callers fight for the cores (two that read audio on two cores took 2.1 ms a second, not 0.65).
     """
 
     def __init__(self, mel: MelConfig, bands: int, rate: int) -> None:
         """See :func:`filter_bank`."""
-        bank, bins = filter_bank(mel, bands, rate), _bins(mel, rate)
+        bank, bins = filter_bank(mel, bands, rate), bins_of(mel, rate)
         self._count = bands
         self._used = used = int(np.flatnonzero(bank.any(axis=0)).max(initial=0)) + 1
         # A bin lies between two bands' centres, on the one's falling and the other's rising side
@@ -42,13 +40,14 @@ class Bands:
         magnitudes, weighted = (scratch(name, *shape) for name in ("magnitudes", "weighted"))
         np.abs(spectra[:, : self._used], out=magnitudes)
         sums = np.zeros((2, count, self._count + 1))
-        # Flat, because along an axis reduceat keeps Python's lock all the while
+        # Flat: along an axis reduceat keeps Python's lock if there are no more than 500 rows
         first = (np.arange(count)[:, None] * self._used + self._first).ravel()
         for side, weights in zip(sums, (self._falling, self._rising), strict=True):
             np.multiply(magnitudes, weights, out=weighted)
-            side[:, self._between] = np.add.reduceat(weighted.ravel(), first).reshape(count, -1)
-        found: Float64 = sums[0, :, 1:] + sums[1, :, :-1]
-        return found
+            found = np.add.reduceat(weighted.ravel(), first)
+            side[:, self._between] = found.reshape(count, self._first.size)
+        total: Float64 = sums[0, :, 1:] + sums[1, :, :-1]
+        return total
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +77,7 @@ def filter_bank(mel: MelConfig, bands: int, rate: int) -> Float64:
     if not 0 <= mel.fmin < fmax:
         raise InputError(f"fmin={mel.fmin} and fmax={fmax} Hz; expected 0 <= fmin < fmax")
     edges = _edges(mel, bands, rate)
-    bins = _bins(mel, rate)
+    bins = bins_of(mel, rate)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     triangles = np.maximum(np.minimum(rising, falling), 0)
@@ -117,6 +116,6 @@ def _mel_to_hz(mel: Float64) -> Float64:
     return np.where(mel < _KNEE_MEL, mel * _KNEE_HZ / _KNEE_MEL, above)
 
 
-def _bins(mel: MelConfig, rate: int) -> Float64:
-    """Hz of each bin, [n_fft // 2 + 1]."""
+def bins_of(mel: MelConfig, rate: int) -> Float64:
+    """Where the bins of an FFT lie, [n_fft // 2 + 1] Hz."""
     return np.arange(mel.n_fft // 2 + 1, dtype=np.float64) * (rate / mel.n_fft)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastglow.audio.frames import BLOCK, frames_of, hann
-from fastglow.audio.mel import Float32, Float64, as_wave
-from fastglow.audio.overlap import Overlap, Spectra
+from fastglow.audio.frames import BLOCK, Float64, Spectra, frames_of, hann
+from fastglow.audio.mel import Float32, as_wave
+from fastglow.audio.overlap import Overlap
 from fastglow.errors import InputError
 
 

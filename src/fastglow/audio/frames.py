@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Spectra = NDArray[np.complex128]
 Wave = NDArray[np.floating[Any]]
 
-BLOCK = 512  # frames at a time, 4 MB: with fewer, threads wait for one another at every call
+BLOCK, SAMPLES = 512, 1 << 19  # frames at a time, and what they may hold: 4 MB
+
+
+def block_of(n_fft: int) -> int:
+    """Frames at a time: of fewer, threads wait for one another more often."""
+    return max(1, min(BLOCK, SAMPLES // n_fft))
 
 
 class Scratch(threading.local):
@@ -22,7 +28,7 @@ class Scratch(threading.local):
         self._kept: dict[str, NDArray[Any]] = {}
 
     def __call__(self, name: str, *shape: int, dtype: Any = np.float64) -> NDArray[Any]:
-        """An array [*shape] of any content, valid until the next of this name."""
+        """An array [*shape] of any content, valid until the next of this name in this thread."""
         size = math.prod(shape)
         kept = self._kept.get(name)
         if kept is None or kept.size < size or kept.dtype != dtype:
@@ -60,3 +66,10 @@ def hann(win_length: int, n_fft: int) -> Float64:
     phase = np.arange(win_length) * (2 * np.pi / win_length)
     window[start : start + win_length] = 0.5 - 0.5 * np.cos(phase)
     return window
+
+
+def spectra_of(frames: Float64, window: Float64) -> Spectra:
+    """The spectra [count, n_fft // 2 + 1] of windowed frames [count, n_fft], in scratch."""
+    windowed = scratch("windowed", *frames.shape)
+    spectra = scratch("spectra", len(frames), window.size // 2 + 1, dtype=np.complex128)
+    return np.fft.rfft(np.multiply(frames, window, out=windowed), out=spectra)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.arguments import check_settings
-from fastglow.audio.bands import band_centres, bands_of
-from fastglow.audio.frames import BLOCK, hann, scratch
-from fastglow.audio.mel import FLOOR, Float32, Float64
-from fastglow.audio.overlap import Overlap, Spectra
+from fastglow.audio.bands import band_centres, bands_of, bins_of
+from fastglow.audio.frames import BLOCK, Float64, Spectra, hann, scratch
+from fastglow.audio.mel import FLOOR, Float32
+from fastglow.audio.overlap import Overlap
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
@@ -63,7 +63,7 @@ class MelMatcher:
         layout = (mel, config.n_mel_channels, config.sampling_rate)
         self._config, self._block = config, block
         self._bands = bands_of(*layout)
-        bins = np.arange(mel.n_fft // 2 + 1) * (config.sampling_rate / mel.n_fft)
+        bins = bins_of(mel, config.sampling_rate)
         place = np.interp(bins, band_centres(*layout), np.arange(config.n_mel_channels))
         self._below = place.astype(np.int64)  # the outermost bands stand for what is past them
         self._above = np.minimum(self._below + 1, config.n_mel_channels - 1)
@@ -114,7 +114,10 @@ class MelMatcher:
         return lack
 
     def spread(self, gain: Float32) -> Float32:
-        """Bands [count, n_mel] to bins [count, n_fft // 2 + 1], in a line from centre to centre."""
+        """Bands [count, n_mel] to bins [count, n_fft // 2 + 1], in a line from centre to centre.
+
+        In scratch: a thread's next call overwrites it.
+        """
         shape = (len(gain), self._below.size)
         below, spread = (scratch(name, *shape, dtype=np.float32) for name in ("below", "spread"))
         for found, bands in ((below, self._below), (spread, self._above)):

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.audio.bands import bands_of
-from fastglow.audio.frames import BLOCK, Wave, frames_of, hann, scratch
+from fastglow.audio.frames import Wave, block_of, frames_of, hann, spectra_of
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 FLOOR = 1e-5  # magnitude; its logarithm, -11.513, is the least value of a mel
 MAX_PEAK = 100.0  # float audio above this is surely 16-bit samples that nobody divided by 32768
@@ -118,10 +117,10 @@ def _mel(wave: Wave, config: WaveGlowConfig) -> Float32:
     window = hann(config.mel.win_length, n_fft)
     count = wave.size // hop + 1
     out = np.empty((config.n_mel_channels, count), dtype=np.float32)
-    for first in range(0, count, BLOCK):
-        stop = min(first + BLOCK, count)
-        windowed = scratch("windowed", stop - first, n_fft)
-        np.multiply(frames_of(wave, first, stop - first, n_fft, hop), window, out=windowed)
-        sums = bands(np.fft.rfft(windowed))
+    block = block_of(n_fft)
+    for first in range(0, count, block):
+        stop = min(first + block, count)
+        frames = frames_of(wave, first, stop - first, n_fft, hop)
+        sums = bands(spectra_of(frames, window))
         out[:, first:stop] = np.log(np.maximum(sums, FLOOR)).T
     return out

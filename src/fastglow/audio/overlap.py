@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastglow.audio.frames import BLOCK, Wave, frames_of, scratch
-from fastglow.audio.mel import Float32, Float64
+from fastglow.audio.frames import (
+    BLOCK,
+    Float64,
+    Spectra,
+    Wave,
+    block_of,
+    frames_of,
+    scratch,
+    spectra_of,
+)
+from fastglow.audio.mel import Float32
 
-Spectra = NDArray[np.complex128]
 Change = Callable[[Spectra], Spectra]
 
 
@@ -27,11 +34,12 @@ class Overlap:
         change: Is given spectra [count, n_fft // 2 + 1], which it may overwrite, each frame once
             and in order. Frame t is centred at sample ``t * hop`` of the audio, which is mirrored
             at both ends.
-        block: Frames at a time.
+        block: Frames at a time, at most.
     """
 
     def __init__(self, window: Float64, hop: int, change: Change, block: int = BLOCK) -> None:
-        self._window, self._hop, self._change, self._block = window, hop, change, block
+        self._window, self._hop, self._change = window, hop, change
+        self._block = min(block, block_of(window.size))
         self._reach = -(-window.size // hop)  # hops that a frame touches
         self._held: Wave = np.empty(0, dtype=np.float32)  # what later frames need
         self._origin = 0  # the hop that it begins with
@@ -62,9 +70,8 @@ class Overlap:
         while self._next < end:
             first, stop = self._next, min(self._next + self._block, end)
             frames = frames_of(self._held, first - self._origin, stop - first, size, hop)
-            windowed = scratch("windowed", stop - first, size)
-            np.multiply(frames, self._window, out=windowed)
-            changed = np.fft.irfft(self._change(np.fft.rfft(windowed)), size)
+            spectra = self._change(spectra_of(frames, self._window))
+            changed = np.fft.irfft(spectra, size, out=scratch("windowed", *frames.shape))
             changed *= self._window
             sums = scratch("sums", 2, stop - first + self._reach, hop)
             sums[:, : self._reach], sums[:, self._reach :] = self._carry, 0

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastglow.audio.mel import FLOOR, Float64, mel_spectrogram
+from fastglow.audio.frames import Float64
+from fastglow.audio.mel import FLOOR, mel_spectrogram
 from fastglow.audio.scales import LN_FLOOR, SCALES, Scale, log_area
 from fastglow.config import WaveGlowConfig
 

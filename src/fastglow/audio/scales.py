@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.audio.bands import filter_bank
-from fastglow.audio.mel import FLOOR, Float32, Float64
+from fastglow.audio.frames import Float64
+from fastglow.audio.mel import FLOOR, Float32
 from fastglow.config import WaveGlowConfig
 from fastglow.errors import InputError
 
