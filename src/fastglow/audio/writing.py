@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.atomic import writing_whole
+from fastglow.audio.frames import scratch
 from fastglow.audio.mel import RATES
 from fastglow.errors import EngineError, InputError, OutputError
 
 WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}  # bytes a sample
 MAX_WAV = 2**32 - 64  # bytes of samples: RIFF counts in 32 bits
 ENDLESS = 2**32 - 1  # what a header says whose sizes nobody knows yet
-BLOCK = 1 << 20  # samples at a time
+BLOCK = 1 << 18  # samples at a time
 FULL = 1 << 20  # bytes free on a disk that libsndfile may have found full
 
 
@@ -79,8 +80,8 @@ class AudioWriter:
             )
         self.samples += audio.size
         self._peak = max(self._peak, -low, high)
-        if self._subtype != "FLOAT":
-            self.clipped += int((audio > 1).sum() + (audio < -1).sum())
+        if self._subtype != "FLOAT" and max(-low, high) > 1:
+            self.clipped += int(np.count_nonzero(np.abs(audio) > 1))
         check_length(self.path, self.samples, self._subtype)
         for start in range(0, audio.size, BLOCK):
             self._encoder.write(audio[start : start + BLOCK])
@@ -202,16 +203,25 @@ def wav_samples(audio: NDArray[np.floating[Any]], subtype: str) -> bytes:
     """Samples as they stand in a .wav."""
     if subtype == "FLOAT":
         return audio.astype("<f4").tobytes()
+    levels = _levels(audio, 8 * WIDTHS[subtype])
     if subtype == "PCM_16":
-        return _levels(audio, 16).astype("<i2").tobytes()
-    return _levels(audio, 24).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        return levels.astype("<i2").tobytes()
+    return levels.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
 
 
-def _levels(audio: NDArray[np.floating[Any]], bits: int) -> NDArray[np.int32]:
-    """Samples as integers of ``bits`` bits, rounded to nearest even and clipped."""
+def _levels(audio: NDArray[np.floating[Any]], bits: int) -> NDArray[np.floating[Any]]:
+    """Samples in levels of ``bits`` bits, rounded to nearest even and clipped, in scratch.
+
+    Exact in float32, too: scaling is by a power of two, and levels have at most 24 bits.
+    """
     scale = 2.0 ** (bits - 1)
-    scaled = np.rint(audio.astype(np.float64) * scale)
-    return np.clip(scaled, -scale, scale - 1).astype(np.int32)
+    dtype = np.float64 if audio.dtype.itemsize > 4 else np.float32
+    levels = scratch("levels", audio.size, dtype=dtype)
+    np.clip(audio, -1, 1, out=levels)
+    levels *= scale
+    np.rint(levels, out=levels)
+    np.minimum(levels, scale - 1, out=levels)
+    return levels
 
 
 @contextmanager
@@ -255,7 +265,8 @@ class _Flac:
         self._file, self._bits = file, 8 * WIDTHS[subtype]
 
     def write(self, audio: NDArray[Any]) -> None:
-        self._file.write(_levels(audio, self._bits) << (32 - self._bits))  # it takes the top bits
+        levels = _levels(audio, self._bits).astype(np.int32)
+        self._file.write(levels << (32 - self._bits))  # it takes the top bits
 
     def close(self, samples: int) -> None:
         self._file.flush()
