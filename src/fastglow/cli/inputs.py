@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fastglow.errors import InputError
 from fastglow.job import Task
+
+# What is a file's name rather than a folder's.
+FILES = (".wav", ".flac", ".ogg", ".mp3", ".raw", ".npy", ".npz", ".pt", ".safetensors")
 
 
 def read_list(path: Path) -> list[Path]:
@@ -61,24 +64,36 @@ def find_sources(
             found += [(path, path.relative_to(source)) for path in inside]
         elif source.suffix.lower() in accepted:
             found.append((source, Path(source.name)))  # a missing one fails when it is read
+        elif not source.exists():
+            raise InputError(f"{source}: no such file or folder")
         else:
             raise InputError(f"{source}: cannot tell what this is; expected {', '.join(accepted)}")
     return found
 
 
 def _walk(folder: Path, accepted: tuple[str, ...], leave_out: Path | None) -> Iterator[Path]:
+    """The accepted files of a folder and those below it, through links unless they lead back."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: {error.strerror}")
 
-    skipped = leave_out.resolve() if leave_out else None
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(f for f in folders if (Path(root) / f).resolve() != skipped)
+    skipped = [leave_out.resolve()] if leave_out else []
+    above = {str(folder): [folder.resolve()]}  # the folder, and those it was reached through
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        way = above.pop(root)
+        places = {name: (Path(root) / name).resolve() for name in sorted(folders)}
+        folders[:] = [name for name, real in places.items() if real not in [*way, *skipped]]
+        above |= {os.path.join(root, name): [*way, places[name]] for name in folders}
         paths = (Path(root) / name for name in sorted(files))
         yield from (path for path in paths if path.suffix.lower() in accepted)
 
 
 def plan_tasks(
-    sources: Iterable[Path], out: Path, suffix: str, accepted: tuple[str, ...]
+    sources: Iterable[Path],
+    out: Path,
+    suffix: str,
+    accepted: tuple[str, ...],
+    is_output: Callable[[Path], bool] = lambda path: False,
 ) -> list[Task]:
     """Where each input goes.
 
@@ -87,41 +102,72 @@ def plan_tasks(
         out: A folder, or a file of that suffix if there is one input file.
         suffix: Of the outputs, for example ".wav".
         accepted: Suffixes of inputs.
+        is_output: Whether a file that is there was made by an earlier run, and is no input.
 
     Raises:
         InputError: As :func:`find_sources`; or ``out`` is no folder; or two inputs have one
-            output.
+            output, or an output would replace an input.
     """
     sources = list(sources)
     found = find_sources(sources, accepted, leave_out=out)
     if out.suffix.lower() == suffix and not out.is_dir():
         if len(sources) > 1 or sources[0].is_dir():
             raise InputError(f"{out}: one file for several inputs; name a folder")
-        return _checked([Task(sources[0], out)])
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is no folder; name a folder, or a file ending in {suffix}")
-    return _checked([Task(source, out / place.with_suffix(suffix)) for source, place in found])
+        return _checked([Task(sources[0], out)], is_output)
+    _refuse_no_folder(out, suffix)
+    tasks = [Task(source, out / place.with_suffix(suffix)) for source, place in found]
+    return _checked(tasks, is_output)
 
 
-def _checked(tasks: list[Task]) -> list[Task]:
-    """The tasks, unless two share an output; an output of an earlier run is no input."""
-    targets = {task.target.resolve() for task in tasks if task.target.exists()}
-    fresh = [task for task in tasks if task.source.resolve() not in targets]
-    _refuse_collisions(fresh or tasks)
-    return fresh or tasks
+def _refuse_no_folder(out: Path, suffix: str) -> None:
+    above = next((path for path in (out, *out.parents) if path.exists()), Path())
+    if not above.is_dir():
+        raise InputError(f"{above}: is no folder; name a folder, or a file ending in {suffix}")
+    if out.suffix.lower() in FILES and not out.exists():
+        raise InputError(
+            f"{out}: cannot write {out.suffix} here; name a file ending in {suffix}, or a folder"
+        )
 
 
-def _refuse_collisions(tasks: list[Task]) -> None:
+def _checked(tasks: list[Task], is_output: Callable[[Path], bool]) -> list[Task]:
+    """The tasks without those of outputs; no two have one output, and none replaces an input."""
+    makers = {  # of what is there already, other than itself
+        task.target.resolve(): task
+        for task in tasks
+        if task.target.exists() and not _same(task.target, task.source)
+    }
+    kept = [
+        task for task in tasks if not (makers.get(task.source.resolve()) and is_output(task.source))
+    ]
     seen: dict[Path, Path] = {}
-    for task in tasks:
+    for task in kept:
+        if maker := makers.get(task.source.resolve()):
+            raise InputError(
+                f"{task.source}: is an input, and what is made of {maker.source} would overwrite "
+                "it; write to another folder, or, if it is an output, add --skip-existing"
+            )
         other = seen.setdefault(task.target, task.source)
         if other is not task.source:
-            raise InputError(
-                f"{other} and {task.source} would both be written to {task.target}; "
-                "rename one or use two output folders"
-            )
-        if task.target.exists() and task.target.samefile(task.source):
+            _refuse_collision(other, task)
+        if _same(task.target, task.source):
             raise InputError(f"{task.source}: the output would overwrite the input")
+    return kept
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _refuse_collision(other: Path, task: Task) -> None:
+    if other == task.source:
+        raise InputError(f"{other}: is named twice")
+    raise InputError(
+        f"{other} and {task.source} would both be written to {task.target}; "
+        "rename one or use two output folders"
+    )
 
 
 def shard_of(tasks: Sequence[Task], shard: str) -> list[Task]:

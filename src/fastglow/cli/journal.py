@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -21,6 +22,19 @@ FORMAT = 1
 _FIRST = b'{"journal": '  # how every journal begins
 
 Entry = dict[str, Any]
+
+
+def outputs_of(path: Path) -> set[Path]:
+    """What a journal says was written; nothing, if it cannot be read."""
+    found = set()
+    with suppress(OSError), path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError):
+                entry = json.loads(line)
+                target = entry.get("target") if isinstance(entry, dict) else None
+                if isinstance(target, str) and "size" in entry:
+                    found.add(Path(target).resolve())
+    return found
 
 
 class Journal:

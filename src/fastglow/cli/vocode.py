@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -142,7 +143,7 @@ def command(
     from fastglow.audio.mels import SUFFIXES
     from fastglow.cli.corpus import local, on_ray, vocode_files
     from fastglow.cli.inputs import plan_tasks, read_list, shard_of
-    from fastglow.cli.journal import Journal
+    from fastglow.cli.journal import Journal, outputs_of
     from fastglow.cli.live import RAW, WAV, Live
     from fastglow.errors import InputError
     from fastglow.job import Recipe
@@ -150,6 +151,8 @@ def command(
 
     suffix = f".{file_format.lower()}"
     if out.suffix.lower() in FORMATS:
+        if file_format != "wav" and suffix != out.suffix.lower():
+            raise InputError(f"--format {file_format} with --out {out}: name one kind of file")
         suffix = out.suffix.lower()
     check_audio_format(WAV if stream and suffix == RAW else suffix, subtype)
     check_mel_scale(mel_scale)
@@ -187,7 +190,12 @@ def command(
         live.run(stream, out if out.suffix.lower() in FORMATS else None, suffix)
         return
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
-    tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES)
+    written = cache(lambda: outputs_of(journal) if journal else set())
+
+    def is_output(path: Path) -> bool:
+        return skip_existing or path.resolve() in written()
+
+    tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES, is_output)
     tasks = shard_of(tasks, shard) if shard else tasks
     place = on_ray(recipe, ray_address, workers) if engine == "ray" else local(recipe)
     with (
