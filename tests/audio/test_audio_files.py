@@ -304,6 +304,30 @@ def test_other_bad_inputs(tmp_path):
         read_audio(tmp_path / "b.wav", 5)
 
 
+@pytest.mark.parametrize("size", [None, 0x7FFFF000, 2**32 - 1])
+def test_a_wav_that_was_cut_short_is_refused_unless_its_header_cannot_know(tmp_path, size):
+    """With another chunk before the samples, of an odd length."""
+    whole = wav(b"\0\1" * 99, size=size or 198)
+    whole = whole[:36] + struct.pack("<4sI", b"LIST", 3) + b"abc\0" + whole[36:]
+    (tmp_path / "whole.wav").write_bytes(whole)
+    assert len(read_audio(tmp_path / "whole.wav")[0]) == 99
+    (tmp_path / "cut.wav").write_bytes(whole[:-60])
+    if size:
+        assert len(read_audio(tmp_path / "cut.wav")[0]) == 69
+    else:
+        with pytest.raises(InputError, match=r"cut.wav: is cut short: .* 198 bytes .* 138 are"):
+            read_audio(tmp_path / "cut.wav")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+@pytest.mark.parametrize("suffix", [b".wav", b".flac"])
+def test_a_name_that_is_no_text(tmp_path, suffix):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe" + suffix))
+    audio = np.linspace(-0.5, 0.5, 99, dtype=np.float32)
+    write_audio(path, audio, RATE)
+    assert np.abs(read_audio(path)[0] - audio).max() < 1e-4
+
+
 def test_a_header_that_promises_4_gb_allocates_little(tmp_path):
     (tmp_path / "a.wav").write_bytes(wav(b"\0\1" * 99, size=2**32 - 2))
     tracemalloc.start()

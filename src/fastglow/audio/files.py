@@ -13,6 +13,7 @@ from fastglow.errors import InputError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # taken for audio where a folder is named
 BLOCK = 1 << 20  # samples at a time
+UNKNOWN = 0x7FFF0000  # bytes; headers written to a pipe state as many or more
 
 
 def read_audio(path: str | os.PathLike[str], rate: int | None = None) -> tuple[Float32, int]:
@@ -55,17 +56,47 @@ def _decode(source: Path) -> tuple[Float32, int]:
         raise InputError(f"{source}: the file is empty; expected audio")
     blocks: list[NDArray[np.float32]] = []
     try:
-        with soundfile.SoundFile(source) as file:
+        _refuse_cut(source)
+        with soundfile.SoundFile(file_name(source)) as file:
             size = max(1, BLOCK // file.channels)
             while (block := file.read(size, dtype="float32", always_2d=True)).size:
                 blocks.append(block.mean(axis=1) if file.channels > 1 else block[:, 0])
             rate = int(file.samplerate)
+    except InputError:
+        raise
     except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
         reason = getattr(error, "error_string", None) or str(error)
         raise InputError(
             f"{source}: cannot be read as audio ({_line(reason)}); expected wav, flac, ogg or mp3"
         ) from None
     return (np.concatenate(blocks) if blocks else np.zeros(0, np.float32)), rate
+
+
+def file_name(path: Path) -> str | bytes:
+    """A path as libsndfile takes it, also where its name is no text."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def _refuse_cut(source: Path) -> None:
+    """Raises if a .wav ends before the samples that its header promises, which nobody else tells.
+
+    Raises:
+        InputError: It does.
+    """
+    with source.open("rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = source.stat().st_size - file.tell()
+                if there < size < UNKNOWN:
+                    raise InputError(
+                        f"{source}: is cut short: its header promises {size} bytes of samples, "
+                        f"{there} are there; copy or export it again"
+                    )
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)
 
 
 def _line(text: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastglow.atomic import writing_whole
+from fastglow.audio.files import file_name
 from fastglow.audio.frames import scratch
 from fastglow.audio.mel import RATES
 from fastglow.errors import EngineError, InputError, OutputError
@@ -234,7 +235,7 @@ def _encoder(part: Path, target: Path, rate: int, subtype: str) -> Iterator[_Enc
     import soundfile
 
     try:
-        with soundfile.SoundFile(part, "w", rate, 1, subtype, format="FLAC") as flac:
+        with soundfile.SoundFile(file_name(part), "w", rate, 1, subtype, format="FLAC") as flac:
             yield _Flac(flac, subtype)
     except soundfile.SoundFileError as error:
         # libsndfile does not say what the system said.
