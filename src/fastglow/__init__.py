@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastglow.errors import FastglowError
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fastglow.audio import mel_spectrogram
     from fastglow.vocoder import Vocoder
 
-__all__ = ["Vocoder", "__version__", "mel_spectrogram"]
+__all__ = ["FastglowError", "Vocoder", "__version__", "mel_spectrogram"]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "Vocoder", "mel_spectrogram"]
 
 
 def __getattr__(name: str) -> Any:

@@ -72,7 +72,7 @@ def test_it_holds_settings_files_and_totals(cli, tmp_path) -> None:
     assert 0 < run["computing_seconds"] <= run["wall_seconds"] + 1e-3
     assert run["times_real_time"] == pytest.approx(total / run["wall_seconds"], rel=0.05)
     assert all(0 < share <= 1 for share in run["busy"].values())
-    assert re.search(r"h of audio in .* x real time.* computing \d+ % of the time", out)
+    assert re.search(r"s of audio in .* x real time.* computing \d+ % of the time", out)
 
 
 def test_the_same_command_does_what_is_missing(cli, tmp_path) -> None:

@@ -74,6 +74,13 @@ def test_a_file_from_a_named_pipe(model, expected, tmp_path, name):
     assert np.array_equal(soundfile.read(tmp_path / name, dtype="int16")[0], levels(expected))
 
 
+def test_raw_samples_to_a_file_in_a_new_folder(model, expected, tmp_path):
+    target = tmp_path / "new" / "a.raw"
+    run = subprocess.run(command(model, "-o", str(target)), input=FRAMES, capture_output=True)
+    assert (run.returncode, run.stdout) == (0, b"")
+    assert np.array_equal(np.fromfile(target, "<i2"), levels(expected))
+
+
 def test_audio_comes_while_the_mel_does(model, expected):
     args = command(model, "--format", "raw", "--frames", "1", "--lookahead", "0")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -113,11 +120,19 @@ def _feed(pipe):
     ("mel", "options", "message"),
     [
         (FRAMES[:-1], [], "31 bytes into frame 119; expected float32 frames of 8 numbers"),
-        (np.full((9, 8), np.nan, "f4").tobytes(), [], "NaN"),
+        (
+            FRAMES[:320] + np.full((9, 8), np.nan, "f4").tobytes(),
+            [],
+            "standard input: frame 10 holds NaN",
+        ),
+        (b"\x93NUMPY" + FRAMES, [], "standard input: is a .npy file"),
         (b"", ["a.npy"], "--stream takes one mel"),
         (b"", ["--match-mel", "2"], "--match-mel"),
         (b"", ["--format", "raw", "--subtype", "PCM_8"], "PCM_8"),
-        (b"", ["--format", "mp3"], "mp3"),
+        (b"", ["--format", "mp3"], "--format mp3: --stream writes .wav, .raw to"),
+        (b"", ["--format", "flac"], "a .flac needs --out"),
+        (b"", ["-o", "x.mp3"], "x.mp3: --stream writes a file that ends in .wav, .flac, .raw"),
+        (b"", ["-o", "x"], "x: --stream writes a file"),
         (b"", ["--lookahead", "-1"], "lookahead"),
     ],
 )

@@ -165,6 +165,16 @@ def test_processes_on_several_devices_give_the_same_files(place, expected, tmp_p
     assert set(lines[-1]["run"]["busy"]) == {"cpu#0", "cpu#1"}
 
 
+def test_a_log_tells_how_far_it_is(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("fastglow.cli.progress.EVERY", 0.0)
+    status, _, err = cli("vocode", "mels", "-m", "model", "-o", tmp_path / "out", "--together", 1)
+    assert status == 0
+    assert re.search(r"^20 of 40, [\d.]+ x real time, 0:00:0\d left$", err, re.MULTILINE)
+    assert "40 of 40" not in err
+    err = cli("vocode", "mels", "-m", "model", "-o", tmp_path / "out", "--quiet")[2]
+    assert "of 40" not in err
+
+
 def test_a_run_s_clock_ends_with_its_last_file(tmp_path) -> None:
     def run(tasks: object, warn: object) -> Outcomes:
         yield Outcome(Task(tmp_path / "a.npy", tmp_path / "a.wav"), Written(22050, 0.5, 0, 44144))

@@ -109,7 +109,7 @@ class Totals:
         if self.seconds:
             shares = [f"{100 * share:.0f} %" for share in sorted(self.busy.values())]
             parts += [
-                f"{self.seconds / 3600:.4g} h of audio in {self.wall:.1f} s "
+                f"{_time(self.seconds)} of audio in {self.wall:.1f} s "
                 f"({self.speed:.1f} x real time, RTF {1 / self.speed:.4f})",
                 f"computing {' to '.join(dict.fromkeys((shares[0], shares[-1])))} of the time",
             ]
@@ -120,6 +120,10 @@ class Totals:
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         return f"{', '.join(parts)} -> {out}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.4g} h" if seconds >= 600 else f"{seconds:.4g} s"
 
 
 def vocode_files(
@@ -166,6 +170,8 @@ def vocode_files(
         except KeyboardInterrupt:
             progress.error(f"interrupted; {totals.done} files written so far are whole")
             raise
+        finally:
+            warn.end()
     if journal:
         journal.end(totals.record())
     return totals
@@ -188,10 +194,18 @@ class _Few:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn, self._numbers = warn, itertools.count(1)
+        self.hidden = 0  # warnings that were not passed on
 
     def __call__(self, message: str) -> None:
         number = next(self._numbers)
         if number <= WARNINGS:
             self._warn(message)
-        elif number == WARNINGS + 1:
-            self._warn("and more; --journal names every file that is clipped or failed")
+        else:
+            self.hidden = number - WARNINGS
+
+    def end(self) -> None:
+        """Say how many were not passed on."""
+        if self.hidden:
+            self._warn(
+                f"and {self.hidden} more like these; `fastglow doctor` looks at single files"
+            )

@@ -27,12 +27,12 @@ def command(
     from fastglow.checkpoint import load_weights
     from fastglow.cli.inputs import plan_tasks
     from fastglow.cli.progress import Progress
-    from fastglow.errors import FastglowError
+    from fastglow.errors import FastglowError, OutputError
     from fastglow.voices import find_voice
 
     tasks = plan_tasks(inputs, out, ".npy", AUDIO_SUFFIXES)
     config = load_weights(find_voice(model), hop=hop, rate=rate).config
-    frames, failed = 0, 0
+    frames = done = failed = 0
     with Progress(len(tasks), hidden=quiet) as progress:
         for task in tasks:
             try:
@@ -40,7 +40,9 @@ def command(
                 mel = mel_spectrogram(wave, found, config=config)
                 make_folder(task.target.parent)
                 write_mel(task.target, mel)
-                frames += mel.shape[1]
+                frames, done = frames + mel.shape[1], done + 1
+            except OutputError as error:
+                raise OutputError(f"{error}; {done} mels written before are whole") from None
             except FastglowError as error:
                 failed += 1
                 known = str(task.source) in str(error) or str(task.target) in str(error)
@@ -48,6 +50,7 @@ def command(
             progress.advance(f"{frames} frames")
     if not quiet:
         seconds = frames * config.hop_length / config.sampling_rate
-        typer.echo(f"{len(tasks) - failed} mels, {frames} frames ({seconds:.1f} s) -> {out}")
+        mels = f"{done} mel{'s' if done != 1 else ''}"
+        typer.echo(f"{mels}, {frames} frames ({seconds:.1f} s) -> {out}")
     if failed:
         raise typer.Exit(2)

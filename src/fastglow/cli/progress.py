@@ -1,7 +1,9 @@
-"""A progress bar that lets messages through and vanishes when nobody watches."""
+"""A progress bar that lets messages through; a line a minute where nobody watches."""
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -9,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+EVERY = 60.0  # seconds between lines in a log
+
 
 class Progress:
-    """One bar over ``total`` files, on stderr, shown on terminals only."""
+    """One bar over ``total`` files, on stderr; where that is no terminal, lines now and then."""
 
     def __init__(self, total: int, *, hidden: bool = False) -> None:
         self._console = Console(stderr=True, soft_wrap=True)
@@ -25,6 +29,9 @@ class Progress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=total, note="")
+        self._lines = not hidden and not self._console.is_terminal
+        self._done, self._total = 0, total
+        self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -41,6 +48,13 @@ class Progress:
     def advance(self, note: str) -> None:
         """One more file is done."""
         self._bar.update(self._task, advance=1, note=note)
+        self._done += 1
+        now = time.monotonic()
+        if self._lines and now - self._told >= EVERY and self._done < self._total:
+            self._told = now
+            left = (now - self._began) * (self._total / self._done - 1)
+            told = f"{self._done} of {self._total}, {note}, {timedelta(seconds=round(left))} left"
+            self._console.print(Text(told))
 
     def warn(self, message: str) -> None:
         """Print a warning above the bar."""

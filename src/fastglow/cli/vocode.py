@@ -12,6 +12,7 @@ import typer
 from fastglow.cli import options
 
 FORMATS = (".wav", ".flac")
+OUT = Path("out")
 
 
 def command(
@@ -23,7 +24,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    out: options.Out = Path("out"),
+    out: options.Out = OUT,
     model: options.Model = None,
     list_file: Annotated[
         Path | None, typer.Option("--list", help="A text file with one input path a line.")
@@ -149,12 +150,8 @@ def command(
     from fastglow.job import Recipe
     from fastglow.noise import check_seed
 
-    suffix = f".{file_format.lower()}"
-    if out.suffix.lower() in FORMATS:
-        if file_format != "wav" and suffix != out.suffix.lower():
-            raise InputError(f"--format {file_format} with --out {out}: name one kind of file")
-        suffix = out.suffix.lower()
-    check_audio_format(WAV if stream and suffix == RAW else suffix, subtype)
+    suffix = _suffix(out, file_format, stream is not None)
+    check_audio_format(WAV if suffix == RAW else suffix, subtype)
     check_mel_scale(mel_scale)
     check_seed(seed)
     choose("engine", engine, ("local", "ray"))
@@ -187,7 +184,7 @@ def command(
             )
         vocoder = recipe.load().vocoder
         live = Live(vocoder, recipe.manner, seed, mel_scale, subtype, frames, lookahead)
-        live.run(stream, out if out.suffix.lower() in FORMATS else None, suffix)
+        live.run(stream, None if out == OUT else out, suffix)
         return
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
     written = cache(lambda: outputs_of(journal) if journal else set())
@@ -209,3 +206,25 @@ def command(
         typer.echo(totals.summary(out))
     if totals.failed:
         raise typer.Exit(2)
+
+
+def _suffix(out: Path, file_format: str, streams: bool) -> str:
+    """Of the audio: what --out ends in where it names a file, else the --format."""
+    from fastglow.cli.live import RAW, WAV
+    from fastglow.errors import InputError
+
+    asked, named = f".{file_format.lower()}", out.suffix.lower()
+    if not streams:
+        if named in FORMATS and asked not in (WAV, named):
+            raise InputError(f"--format {file_format} with --out {out}: name one kind of file")
+        return named if named in FORMATS else asked
+    suffix, known = (asked, (WAV, RAW)) if out == OUT else (named, (*FORMATS, RAW))
+    kinds = ", ".join(known)
+    if suffix not in known and out == OUT:
+        raise InputError(
+            f"--format {file_format}: --stream writes {kinds} to standard output; "
+            "a .flac needs --out"
+        )
+    if suffix not in known:
+        raise InputError(f"{out}: --stream writes a file that ends in {kinds}")
+    return suffix
