@@ -1,6 +1,7 @@
 """The journal of `fastglow vocode`: what it holds, when it is refused, how a run goes on."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,21 @@ def test_the_same_command_does_what_is_missing(cli, tmp_path) -> None:
     assert f"{FILES + 1} skipped" in cli()[1]
 
 
+def test_an_input_that_has_changed_is_done_again_and_one_that_is_gone_is_not(cli, tmp_path) -> None:
+    assert cli()[0] == 0
+    before = stamps(tmp_path / "out")
+    np.save(tmp_path / "in" / "0.npy", np.load(tmp_path / "in" / "0.npy") + np.float32(0.5))
+    os.utime(tmp_path / "in" / "1.npy", ns=(0, 0))
+    status, out, _ = cli()
+    assert (status, f"{FILES - 2} skipped" in out) == (0, True)
+    after = stamps(tmp_path / "out")
+    assert {name for name in after if after[name] != before[name]} == {"0.wav", "1.wav"}
+    assert f"{FILES} skipped" in cli()[1]
+    journal = Journal(tmp_path / "j.jsonl", lines(tmp_path / "j.jsonl")[0])
+    (tmp_path / "in" / "2.npy").unlink()
+    assert journal.has(Task(Path("in/2.npy"), Path("out/2.wav")))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -155,7 +171,15 @@ def test_wherever_the_last_line_is_torn_the_rest_counts(tmp_path, monkeypatch) -
 
 
 @pytest.mark.parametrize(
-    "damage", [b"no json", b"[1]", b'{"source": "a"}', b"\xff\xfe", b'{"source": 1, "target": 2}']
+    "damage",
+    [
+        b"no json",
+        b"[1]",
+        b'{"source": "a"}',
+        b"\xff\xfe",
+        b'{"source": 1, "target": 2}',
+        b'{"source": "a", "target": "b", "size": 1, "stamp": 2}',
+    ],
 )
 def test_any_other_damaged_line_is_named(tmp_path, damage) -> None:
     path = tmp_path / "j.jsonl"

@@ -1,7 +1,8 @@
 """What a run over many files has done, a line a file, from which the same command goes on.
 
 The first line holds the settings; then a line for each file, later ones counting; a run that
-ends adds what it did in all. A run that is killed leaves at most its last line torn.
+ends adds what it did in all. A run that is killed leaves at most its last line torn. Files go by
+their paths as they were named, and are done again if they have changed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ FORMAT = 1
 _FIRST = b'{"journal": '  # how every journal begins
 
 Entry = dict[str, Any]
+Stamp = tuple[int, ...]  # bytes, and when it was written, ns
+
+
+def _stamp(source: Path) -> Stamp | None:
+    """What shows whether an input was changed; None, if it is gone."""
+    try:
+        found = source.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def outputs_of(path: Path) -> set[Path]:
@@ -51,7 +62,8 @@ class Journal:
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
         self._path = path
-        self._sizes: dict[tuple[str, str], int] = {}  # of outputs, by source and target
+        # By source and target, the size of the output and the stamp of the input
+        self._done: dict[tuple[str, str], tuple[int, Stamp | None]] = {}
         try:
             self._file: IO[bytes] = path.open("a+b")
         except OSError as error:
@@ -75,12 +87,16 @@ class Journal:
         self._file.close()
 
     def has(self, task: Task) -> bool:
-        """Whether a task was done and its output is there, as large as it was."""
-        size = self._sizes.get((str(task.source), str(task.target)))
+        """Whether a task was done, its output is as large as it was and its input as old."""
+        known = self._done.get((str(task.source), str(task.target)))
+        if known is None:
+            return False
+        (size, stamp), now = known, _stamp(task.source)
         try:
-            return size is not None and task.target.stat().st_size == size
+            there = task.target.stat().st_size == size
         except OSError:
             return False
+        return there and (stamp is None or now is None or stamp == now)
 
     def tell(self, outcome: Done) -> None:
         """Append what became of a task.
@@ -98,6 +114,7 @@ class Journal:
                 "clipped": written.clipped,
                 "seconds": round(outcome.seconds, 6),
                 "worker": outcome.worker,
+                "stamp": _stamp(task.source),
             }
         else:
             entry["error"] = str(outcome.error)
@@ -170,9 +187,10 @@ class Journal:
         if not (isinstance(source, str) and isinstance(target, str)):
             raise self._damaged(number)
         if failed:
-            self._sizes.pop((source, target), None)
-        elif isinstance(size, int):
-            self._sizes[source, target] = size
+            self._done.pop((source, target), None)
+        elif isinstance(size, int) and isinstance(entry.get("stamp"), list | None):
+            stamp = entry.get("stamp")
+            self._done[source, target] = size, tuple(stamp) if stamp else None
         else:
             raise self._damaged(number)
 
