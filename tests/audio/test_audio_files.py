@@ -311,11 +311,13 @@ def test_a_wav_that_was_cut_short_is_refused_unless_its_header_cannot_know(tmp_p
     whole = whole[:36] + struct.pack("<4sI", b"LIST", 3) + b"abc\0" + whole[36:]
     (tmp_path / "whole.wav").write_bytes(whole)
     assert len(read_audio(tmp_path / "whole.wav")[0]) == 99
-    (tmp_path / "cut.wav").write_bytes(whole[:-60])
+    (tmp_path / "cut.wav").write_bytes(whole[:-44])  # as if the header counted itself
+    assert len(read_audio(tmp_path / "cut.wav")[0]) == 77
+    (tmp_path / "cut.wav").write_bytes(whole[:-66])
     if size:
-        assert len(read_audio(tmp_path / "cut.wav")[0]) == 69
+        assert len(read_audio(tmp_path / "cut.wav")[0]) == 66
     else:
-        with pytest.raises(InputError, match=r"cut.wav: is cut short: .* 198 bytes .* 138 are"):
+        with pytest.raises(InputError, match=r"cut.wav: is cut short: .* 198 bytes .* 132 are"):
             read_audio(tmp_path / "cut.wav")
 
 

@@ -64,16 +64,40 @@ def test_a_journal_knows_its_outputs_among_the_inputs(cli) -> None:
     assert "2 skipped" in cli("d", "-o", "d", "--skip-existing")[1]
 
 
-def test_links_to_folders_are_followed_but_not_back(cli) -> None:
+def test_what_took_an_output_s_place_is_an_input(cli, audio) -> None:
+    mel("d/a.npy")
+    assert cli("d", "-o", "d", "--journal", "j.jsonl")[0] == 0
+    audio("d/a.wav")
+    before = contents("d")
+    status, _, err = cli("d", "-o", "d", "--journal", "j.jsonl")
+    assert (status, "d/a.wav: is an input" in err) == (2, True)
+    assert contents("d") == before
+
+
+def test_links_to_folders_elsewhere_are_followed(cli) -> None:
+    """Not those that lead into the folder or above it, nor to one place twice."""
     mel("elsewhere/x.npy")
     mel("d/deep/y.npy")
-    Path("d/linked").symlink_to(Path("elsewhere").resolve())
-    Path("d/deep/back").symlink_to(Path("d").resolve())
-    Path("elsewhere/round").symlink_to(Path("d/deep").resolve())
-    status, _, _ = cli("d", "-o", "out")
-    assert status == 0
-    assert {"out/linked/x.wav", "out/deep/y.wav"} <= set(contents("out"))
-    assert len(contents("out")) == 3  # y a second time, by way of linked/round
+    mel("beside.npy")
+    for link, to in {
+        "d/linked": "elsewhere",
+        "d/linked-again": "elsewhere",
+        "d/deep/back": "d",
+        "d/up": ".",
+        "elsewhere/round": "d/deep",
+        "elsewhere/itself": "elsewhere",
+    }.items():
+        Path(link).symlink_to(Path(to).resolve())
+    assert cli("d", "-o", "out")[0] == 0
+    assert set(contents("out")) == {"out/linked/x.wav", "out/deep/y.wav"}
+
+
+def test_a_link_to_itself_is_one_bad_file(cli) -> None:
+    mel("d/a.npy")
+    Path("d/b.npy").symlink_to("b.npy")
+    for _ in range(2):
+        status, out, err = cli("d", "-o", "out")
+        assert (status, "1 failed" in out, "b.npy" in err) == (2, True, True)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +107,7 @@ def test_links_to_folders_are_followed_but_not_back(cli) -> None:
         (["d", "-o", "d/a.npy/deeper"], "d/a.npy: is no folder"),
         (["d", "none"], "none: no such file or folder"),
         (["d/a.npy", "-o", "x.wav", "--format", "flac"], "name one kind of file"),
+        (["d/a.npy", "-o", "x", "--format", "raw"], "raw"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(cli, tmp_path, arguments, told) -> None:

@@ -216,6 +216,20 @@ def test_two_runs_do_not_share_a_journal(tmp_path) -> None:
     Journal(path, SETTINGS).__exit__(None, None, None)
 
 
+def test_an_input_that_changes_while_it_is_done_is_done_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_bytes(b"mel")
+    Path("a.wav").write_bytes(b"1234")
+    for changed in (True, False):
+        with Journal(tmp_path / "j.jsonl", SETTINGS) as journal:
+            assert not journal.has(outcome("a").task)
+            if changed:
+                os.utime("a", ns=(7, 7))
+            journal.tell(outcome("a"))
+    with Journal(tmp_path / "j.jsonl", SETTINGS) as journal:
+        assert journal.has(outcome("a").task)
+
+
 def test_a_later_line_counts(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.wav").write_bytes(b"1234")

@@ -81,6 +81,27 @@ def test_raw_samples_to_a_file_in_a_new_folder(model, expected, tmp_path):
     assert np.array_equal(np.fromfile(target, "<i2"), levels(expected))
 
 
+def test_what_is_there_and_no_output_is_not_replaced(model, tmp_path):
+    (tmp_path / "a.raw").write_bytes(FRAMES)
+    os.mkfifo(tmp_path / "b.raw")
+    for name, told in (("a.raw", "would overwrite the input"), ("b.raw", "is no file")):
+        args = command(model, "-o", str(tmp_path / name))
+        args[args.index("-")] = str(tmp_path / "a.raw")
+        run = subprocess.run(args, capture_output=True, timeout=60)
+        assert (run.returncode, told in run.stderr.decode()) == (2, True)
+    assert (tmp_path / "a.raw").read_bytes() == FRAMES
+    assert (tmp_path / "b.raw").is_fifo()
+
+
+def test_a_mel_of_nothing_makes_no_file(model, tmp_path):
+    for name in ("a.raw", "a.wav"):
+        run = subprocess.run(
+            command(model, "-o", str(tmp_path / name)), input=b"", capture_output=True
+        )
+        assert (run.returncode, b"no samples" in run.stderr) == (2, True)
+    assert not os.listdir(tmp_path)
+
+
 def test_audio_comes_while_the_mel_does(model, expected):
     args = command(model, "--format", "raw", "--frames", "1", "--lookahead", "0")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -129,10 +150,11 @@ def _feed(pipe):
         (b"", ["a.npy"], "--stream takes one mel"),
         (b"", ["--match-mel", "2"], "--match-mel"),
         (b"", ["--format", "raw", "--subtype", "PCM_8"], "PCM_8"),
-        (b"", ["--format", "mp3"], "--format mp3: --stream writes .wav, .raw to"),
-        (b"", ["--format", "flac"], "a .flac needs --out"),
+        (b"", ["--format", "mp3"], "--format mp3: --stream writes .wav or .raw to"),
+        (b"", ["--format", "flac"], "others need --out FILE"),
         (b"", ["-o", "x.mp3"], "x.mp3: --stream writes a file that ends in .wav, .flac, .raw"),
         (b"", ["-o", "x"], "x: --stream writes a file"),
+        (b"", ["-o", "x.raw", "--format", "flac"], "name one kind of file"),
         (b"", ["--lookahead", "-1"], "lookahead"),
     ],
 )

@@ -32,7 +32,7 @@ class Denoiser:
                 frame counts.
             n_fft: Samples a frame, even.
             hop: Samples from frame to frame, at most ``n_fft // 4`` as in the original.
-            block: Frames at a time; the result does not depend on it.
+            block: Frames at a time, at most; the result does not depend on it.
 
         Raises:
             InputError: The audio or a number is unusable.

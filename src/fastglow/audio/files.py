@@ -13,6 +13,7 @@ from fastglow.errors import InputError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # taken for audio where a folder is named
 BLOCK = 1 << 20  # samples at a time
+SLACK = 64  # bytes; old converters counted a header with the samples
 UNKNOWN = 0x7FFF0000  # bytes; headers written to a pipe state as many or more
 
 
@@ -90,7 +91,7 @@ def _refuse_cut(source: Path) -> None:
             size = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 there = source.stat().st_size - file.tell()
-                if there < size < UNKNOWN:
+                if there + SLACK < size < UNKNOWN:
                     raise InputError(
                         f"{source}: is cut short: its header promises {size} bytes of samples, "
                         f"{there} are there; copy or export it again"

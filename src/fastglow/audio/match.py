@@ -47,7 +47,7 @@ class MelMatcher:
 
     Args:
         config: The model, for its mel.
-        block: Frames at a time; the result does not depend on it.
+        block: Frames at a time, at most; the result does not depend on it.
 
     Raises:
         InputError: The mel's windows hardly overlap, so that no audio follows from them.

@@ -201,7 +201,7 @@ class _Few:
         if number <= WARNINGS:
             self._warn(message)
         else:
-            self.hidden = number - WARNINGS
+            self.hidden = max(self.hidden, number - WARNINGS)  # other threads warn, too
 
     def end(self) -> None:
         """Say how many were not passed on."""

@@ -72,19 +72,28 @@ def find_sources(
 
 
 def _walk(folder: Path, accepted: tuple[str, ...], leave_out: Path | None) -> Iterator[Path]:
-    """The accepted files of a folder and those below it, through links unless they lead back."""
+    """The accepted files of a folder and those below it, also of folders elsewhere by links."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: {error.strerror}")
 
-    skipped = [leave_out.resolve()] if leave_out else []
-    above = {str(folder): [folder.resolve()]}  # the folder, and those it was reached through
+    real = folder.resolve()
+    within, above = {real}, set(real.parents)  # of the folder and those that links led to
+
+    def elsewhere(path: Path) -> bool:
+        real = path.resolve()
+        if real in above or not within.isdisjoint([real, *real.parents]):
+            return False  # its files come under their own names
+        within.add(real)
+        above.update(real.parents)
+        return True
+
+    skipped = leave_out.resolve() if leave_out else None
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        way = above.pop(root)
-        places = {name: (Path(root) / name).resolve() for name in sorted(folders)}
-        folders[:] = [name for name, real in places.items() if real not in [*way, *skipped]]
-        above |= {os.path.join(root, name): [*way, places[name]] for name in folders}
-        paths = (Path(root) / name for name in sorted(files))
+        paths = [Path(root) / name for name in sorted(folders)]
+        paths = [path for path in paths if path.resolve() != skipped]
+        folders[:] = [path.name for path in paths if not path.is_symlink() or elsewhere(path)]
+        paths = [Path(root) / name for name in sorted(files)]
         yield from (path for path in paths if path.suffix.lower() in accepted)
 
 
@@ -131,17 +140,19 @@ def _refuse_no_folder(out: Path, suffix: str) -> None:
 
 def _checked(tasks: list[Task], is_output: Callable[[Path], bool]) -> list[Task]:
     """The tasks without those of outputs; no two have one output, and none replaces an input."""
-    makers = {  # of what is there already, other than itself
-        task.target.resolve(): task
-        for task in tasks
-        if task.target.exists() and not _same(task.target, task.source)
-    }
-    kept = [
-        task for task in tasks if not (makers.get(task.source.resolve()) and is_output(task.source))
-    ]
+    targets = [_identity(task.target) for task in tasks]
+    known = any(targets)  # else no input can be one of them
+    sources = [_identity(task.source) if known else None for task in tasks]
+    whole = list(zip(tasks, targets, sources, strict=True))
+    # Of what is there already, other than itself
+    makers = {target: task for task, target, source in whole if target and target != source}
+    kept: list[Task] = []
     seen: dict[Path, Path] = {}
-    for task in kept:
-        if maker := makers.get(task.source.resolve()):
+    for task, target, source in whole:
+        maker = makers.get(source) if source else None
+        if maker and is_output(task.source):
+            continue
+        if maker:
             raise InputError(
                 f"{task.source}: is an input, and what is made of {maker.source} would overwrite "
                 "it; write to another folder, or, if it is an output, add --skip-existing"
@@ -149,16 +160,19 @@ def _checked(tasks: list[Task], is_output: Callable[[Path], bool]) -> list[Task]
         other = seen.setdefault(task.target, task.source)
         if other is not task.source:
             _refuse_collision(other, task)
-        if _same(task.target, task.source):
+        if target and target == source:
             raise InputError(f"{task.source}: the output would overwrite the input")
+        kept.append(task)
     return kept
 
 
-def _same(one: Path, other: Path) -> bool:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of the file that a path leads to, under whatever name; None if there is none."""
     try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there
-        return False
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_collision(other: Path, task: Task) -> None:

@@ -26,25 +26,23 @@ Entry = dict[str, Any]
 Stamp = tuple[int, ...]  # bytes, and when it was written, ns
 
 
-def _stamp(source: Path) -> Stamp | None:
-    """What shows whether an input was changed; None, if it is gone."""
+def stamp_of(path: Path) -> Stamp | None:
+    """What shows whether a file was changed; None, if it is gone."""
     try:
-        found = source.stat()
+        found = path.stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
 
 
-def outputs_of(path: Path) -> set[Path]:
-    """What a journal says was written; nothing, if it cannot be read."""
-    found = set()
+def outputs_of(path: Path) -> dict[Path, Stamp]:
+    """What a journal says was written, and how it was left; nothing, if it cannot be read."""
+    found = {}
     with suppress(OSError), path.open("rb") as file:
         for line in file:
-            with suppress(ValueError):
+            with suppress(ValueError, TypeError, KeyError):  # damaged, or of no file
                 entry = json.loads(line)
-                target = entry.get("target") if isinstance(entry, dict) else None
-                if isinstance(target, str) and "size" in entry:
-                    found.add(Path(target).resolve())
+                found[Path(entry["target"]).resolve()] = tuple(entry["made"])
     return found
 
 
@@ -64,6 +62,7 @@ class Journal:
         self._path = path
         # By source and target, the size of the output and the stamp of the input
         self._done: dict[tuple[str, str], tuple[int, Stamp | None]] = {}
+        self._seen: dict[Path, Stamp | None] = {}  # inputs
         try:
             self._file: IO[bytes] = path.open("a+b")
         except OSError as error:
@@ -88,10 +87,11 @@ class Journal:
 
     def has(self, task: Task) -> bool:
         """Whether a task was done, its output is as large as it was and its input as old."""
+        self._seen[task.source] = stamp_of(task.source)  # before it is read
         known = self._done.get((str(task.source), str(task.target)))
         if known is None:
             return False
-        (size, stamp), now = known, _stamp(task.source)
+        (size, stamp), now = known, self._seen[task.source]
         try:
             there = task.target.stat().st_size == size
         except OSError:
@@ -114,7 +114,8 @@ class Journal:
                 "clipped": written.clipped,
                 "seconds": round(outcome.seconds, 6),
                 "worker": outcome.worker,
-                "stamp": _stamp(task.source),
+                "stamp": self._seen.pop(task.source, None),
+                "made": stamp_of(task.target),
             }
         else:
             entry["error"] = str(outcome.error)

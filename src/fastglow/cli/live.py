@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,6 +57,11 @@ class Live:
                 cannot be written.
             EngineError: The audio is not finite.
         """
+        if target is not None and target.exists():
+            if not target.is_file():
+                raise InputError(f"{target}: is no file; redirect standard output to it")
+            if source != PIPE and Path(source).exists() and target.samefile(source):
+                raise InputError(f"{target}: the output would overwrite the input")
         with _opened(source) as reader:
             audios = self._audio(reader, "standard input" if source == PIPE else source)
             if target is not None:
@@ -71,7 +77,10 @@ class Live:
     def _write(self, audios: Iterator[Float32], target: Path) -> None:
         make_folder(target.parent)
         if target.suffix.lower() == RAW:
-            write_whole(target, (wav_samples(audio, self.subtype) for audio in audios))
+            first = next(audios, None)
+            if first is None:
+                raise InputError(f"{target}: the audio has no samples; nothing was written")
+            write_whole(target, (wav_samples(a, self.subtype) for a in chain([first], audios)))
             return
         rate = self.vocoder.sampling_rate
         with open_audio(target, rate, subtype=self.subtype) as writer:

@@ -42,7 +42,7 @@ def command(
                 write_mel(task.target, mel)
                 frames, done = frames + mel.shape[1], done + 1
             except OutputError as error:
-                raise OutputError(f"{error}; {done} mels written before are whole") from None
+                raise OutputError(f"{error}; what was written before is whole") from None
             except FastglowError as error:
                 failed += 1
                 known = str(task.source) in str(error) or str(task.target) in str(error)

@@ -13,6 +13,7 @@ from fastglow.cli import options
 
 FORMATS = (".wav", ".flac")
 OUT = Path("out")
+STDOUT = (OUT, Path("-"))  # of --stream: where no file is named
 
 
 def command(
@@ -134,7 +135,8 @@ def command(
     Audio files are turned into mels first (copy-synthesis) and the result is matched to them,
     which brings it nearer; with --match-mel 0 it is the network's alone. Files are
     written whole or not at all; bad inputs are reported and the rest done. After a crash, the
-    same command with the same --journal does what is missing. Files sound
+    same command with the same --journal does what is missing (where outputs go beside their
+    inputs, with --skip-existing). No input is overwritten. Files sound
     as each does alone, bit for bit, however they are computed together or spread over devices,
     --shard processes or a Ray cluster; a process that dies loses no file.
     """
@@ -144,14 +146,14 @@ def command(
     from fastglow.audio.mels import SUFFIXES
     from fastglow.cli.corpus import local, on_ray, vocode_files
     from fastglow.cli.inputs import plan_tasks, read_list, shard_of
-    from fastglow.cli.journal import Journal, outputs_of
+    from fastglow.cli.journal import Journal, outputs_of, stamp_of
     from fastglow.cli.live import RAW, WAV, Live
     from fastglow.errors import InputError
     from fastglow.job import Recipe
     from fastglow.noise import check_seed
 
     suffix = _suffix(out, file_format, stream is not None)
-    check_audio_format(WAV if suffix == RAW else suffix, subtype)
+    check_audio_format(WAV if stream is not None and suffix == RAW else suffix, subtype)
     check_mel_scale(mel_scale)
     check_seed(seed)
     choose("engine", engine, ("local", "ray"))
@@ -184,13 +186,13 @@ def command(
             )
         vocoder = recipe.load().vocoder
         live = Live(vocoder, recipe.manner, seed, mel_scale, subtype, frames, lookahead)
-        live.run(stream, None if out == OUT else out, suffix)
+        live.run(stream, None if out in STDOUT else out, suffix)
         return
     sources = [*(inputs or []), *(read_list(list_file) if list_file else [])]
-    written = cache(lambda: outputs_of(journal) if journal else set())
+    written = cache(lambda: outputs_of(journal) if journal else {})
 
     def is_output(path: Path) -> bool:
-        return skip_existing or path.resolve() in written()
+        return skip_existing or written().get(path.resolve()) == stamp_of(path)
 
     tasks = plan_tasks(sources, out, suffix, SUFFIXES + AUDIO_SUFFIXES, is_output)
     tasks = shard_of(tasks, shard) if shard else tasks
@@ -214,17 +216,18 @@ def _suffix(out: Path, file_format: str, streams: bool) -> str:
     from fastglow.errors import InputError
 
     asked, named = f".{file_format.lower()}", out.suffix.lower()
-    if not streams:
-        if named in FORMATS and asked not in (WAV, named):
-            raise InputError(f"--format {file_format} with --out {out}: name one kind of file")
-        return named if named in FORMATS else asked
-    suffix, known = (asked, (WAV, RAW)) if out == OUT else (named, (*FORMATS, RAW))
-    kinds = ", ".join(known)
-    if suffix not in known and out == OUT:
-        raise InputError(
-            f"--format {file_format}: --stream writes {kinds} to standard output; "
-            "a .flac needs --out"
-        )
-    if suffix not in known:
-        raise InputError(f"{out}: --stream writes a file that ends in {kinds}")
-    return suffix
+    if streams and out in STDOUT:
+        if asked not in (WAV, RAW):
+            raise InputError(
+                f"--format {file_format}: --stream writes {WAV} or {RAW} to standard output; "
+                "others need --out FILE"
+            )
+        return asked
+    known = (*FORMATS, RAW) if streams else FORMATS
+    if streams and named not in known:
+        raise InputError(f"{out}: --stream writes a file that ends in {', '.join(known)}")
+    if named not in known or out.is_dir():
+        return asked
+    if asked not in (WAV, named):
+        raise InputError(f"--format {file_format} with --out {out}: name one kind of file")
+    return named
