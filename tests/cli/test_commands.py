@@ -1,6 +1,8 @@
 """The command line as a user meets it: results, one-line errors, exit status 2."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -253,6 +255,23 @@ def test_mel_and_doctor(cli, tmp_path):
     status, out, _ = cli("doctor", "t.npy")
     assert status == 1
     assert "transposed" in out
+
+
+def test_mel_ends_with_one_error_where_nothing_more_can_be_written(cli, tmp_path, monkeypatch):
+    for i in range(5):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(3000, 0.1), 22050)
+    room, move = iter(range(2)), os.replace
+
+    def full(source, target):
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target)
+
+    monkeypatch.setattr("fastglow.atomic.os.replace", full)
+    status, _, err = cli("mel", ".", "-o", "mels")
+    assert (status, err.count("error: ")) == (2, 1)
+    assert "what was written before is whole" in err
+    assert sorted(p.name for p in (tmp_path / "mels").iterdir()) == ["0.npy", "1.npy"]
 
 
 def test_full_scale_is_clipped_counted_and_said(cli, mel, model, tmp_path):
