@@ -62,7 +62,7 @@ class Journal:
         self._path = path
         # By source and target, the size of the output and the stamp of the input
         self._done: dict[tuple[str, str], tuple[int, Stamp | None]] = {}
-        self._seen: dict[Path, Stamp | None] = {}  # inputs
+        self._seen: dict[Path, Stamp | None] = {}  # inputs that are not done
         try:
             self._file: IO[bytes] = path.open("a+b")
         except OSError as error:
@@ -87,16 +87,13 @@ class Journal:
 
     def has(self, task: Task) -> bool:
         """Whether a task was done, its output is as large as it was and its input as old."""
-        self._seen[task.source] = stamp_of(task.source)  # before it is read
-        known = self._done.get((str(task.source), str(task.target)))
-        if known is None:
-            return False
-        (size, stamp), now = known, self._seen[task.source]
-        try:
-            there = task.target.stat().st_size == size
-        except OSError:
-            return False
-        return there and (stamp is None or now is None or stamp == now)
+        now = stamp_of(task.source)
+        size, stamp = self._done.get((str(task.source), str(task.target)), (-1, None))
+        made = stamp_of(task.target) if size >= 0 else None
+        done = made is not None and made[0] == size and (None in (stamp, now) or stamp == now)
+        if not done:
+            self._seen[task.source] = now  # as it was before it is read
+        return done
 
     def tell(self, outcome: Done) -> None:
         """Append what became of a task.
