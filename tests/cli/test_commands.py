@@ -347,6 +347,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
 def test_the_package_imports_no_torch_scipy_or_matplotlib():
     code = (
         "import sys, fastglow; fastglow.Vocoder; fastglow.mel_spectrogram\n"
+        "assert set(fastglow.__all__) <= set(dir(fastglow))\n"
         "import fastglow.engines.cpu\n"
         "print(sorted({'torch', 'scipy', 'matplotlib', 'librosa'} & set(sys.modules)))"
     )

@@ -64,6 +64,22 @@ def test_a_journal_knows_its_outputs_among_the_inputs(cli) -> None:
     assert "2 skipped" in cli("d", "-o", "d", "--skip-existing")[1]
 
 
+def test_killed_before_the_journal_knew_it_goes_on_without_what_is_there(cli) -> None:
+    for name in "ab":
+        mel(f"d/{name}.npy")
+    arguments = ("d", "-o", "d", "--journal", "j.jsonl")
+    assert cli(*arguments)[0] == 0
+    made, journal = contents("d"), Path("j.jsonl").read_text().splitlines(keepends=True)
+    Path("j.jsonl").write_text("".join(journal[:2]))  # b.wav is there, and not told
+    mel("d/c.npy")
+    status, _, err = cli(*arguments)
+    assert (status, "--skip-existing" in err) == (2, True)
+    assert cli(*arguments, "--skip-existing")[0] == 0
+    found = contents("d")
+    assert {path: found[path] for path in made} == made
+    assert set(found) == {*made, "d/c.npy", "d/c.wav"}
+
+
 def test_what_took_an_output_s_place_is_an_input(cli, audio) -> None:
     mel("d/a.npy")
     assert cli("d", "-o", "d", "--journal", "j.jsonl")[0] == 0

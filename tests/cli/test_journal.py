@@ -106,9 +106,9 @@ def test_an_input_that_has_changed_is_done_again_and_one_that_is_gone_is_not(cli
     after = stamps(tmp_path / "out")
     assert {name for name in after if after[name] != before[name]} == {"0.wav", "1.wav"}
     assert f"{FILES} skipped" in cli()[1]
-    journal = Journal(tmp_path / "j.jsonl", lines(tmp_path / "j.jsonl")[0])
     (tmp_path / "in" / "2.npy").unlink()
-    assert journal.has(Task(Path("in/2.npy"), Path("out/2.wav")))
+    with Journal(tmp_path / "j.jsonl", lines(tmp_path / "j.jsonl")[0]) as journal:
+        assert journal.has(Task(Path("in/2.npy"), Path("out/2.wav")))
 
 
 @pytest.mark.parametrize(

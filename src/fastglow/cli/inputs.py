@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from fastglow.audio.files import AUDIO_SUFFIXES
+from fastglow.audio.mels import SUFFIXES
 from fastglow.errors import InputError
 from fastglow.job import Task
 
-# What is a file's name rather than a folder's.
-FILES = (".wav", ".flac", ".ogg", ".mp3", ".raw", ".npy", ".npz", ".pt", ".safetensors")
+FILES = (*AUDIO_SUFFIXES, *SUFFIXES, ".raw")  # what no folder's name ends in
 
 
 def read_list(path: Path) -> list[Path]:
